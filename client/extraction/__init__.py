@@ -1,0 +1,1 @@
+"""Sees videos, never the network."""

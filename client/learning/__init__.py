@@ -1,0 +1,1 @@
+"""Sees features, never a video."""

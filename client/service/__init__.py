@@ -1,0 +1,1 @@
+"""The processes that a site runs to take part in a consortium."""

@@ -1,0 +1,1 @@
+"""Subject-level differential privacy: mechanism, accounting and books; knows no hospital."""

@@ -1,0 +1,1 @@
+"""The coordinator: admits sites, sums their noised updates, judges the model."""

@@ -1,0 +1,1 @@
+"""What all parties must agree on byte for byte: features, networks, messages, tallies, study."""

@@ -1,0 +1,331 @@
+"""The study that all sites agreed on: ``consortium.toml`` as strict types, and its privacy plans.
+
+Every site pins the SHA-256 of the file's bytes. The privacy plans are derived here, from the file
+alone, so that coordinator and site arrive at the same noise without trusting each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import field
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from privacy.accounting import calibrate_noise_multiplier
+from privacy.plan import PrivacyPlan
+from shared_models.features import SCHEMAS, FeatureSchema
+from shared_models.toml import STRICT, load_toml
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Sex = Literal["female", "male", "other"]
+Mode = Literal["local", "distributed", "off"]
+
+TALLY_SENSITIVITY = math.sqrt(2)
+"""L2 norm of one subject's contribution to one tally table; see :mod:`shared_models.tallies`."""
+
+INSTRUMENTS: dict[str, tuple[float, float, float]] = {
+    "phq9": (0, 27, 10),
+    "bdi2": (0, 63, 20),
+    "hamd17": (0, 52, 17),
+    "madrs": (0, 60, 20),
+}
+"""Lowest score, highest score and usual threshold of moderate depression, by instrument.
+
+Source: Kroenke 2001 (PHQ-9), Beck 1996 (BDI-II), Zimmerman 2013 (HAM-D 17), Snaith 1986 (MADRS).
+"""
+
+
+@dataclass(frozen=True, config=STRICT)
+class StudyConfig:
+    """``[study]``: what is predicted, from which recordings."""
+
+    name: Name
+    instrument: Literal["phq9", "bdi2", "hamd17", "madrs", "custom"]
+    threshold: float | None = None
+    score_low: float | None = None
+    score_high: float | None = None
+    tasks: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an instrument whose range or threshold is not known.
+
+        Raises:
+            ValueError: If a custom instrument lacks its range, or the threshold lies outside it.
+        """
+        given = (self.score_low, self.score_high, self.threshold)
+        if self.instrument == "custom" and None in given:
+            msg = "Expected score_low, score_high and threshold for instrument 'custom'"
+            raise ValueError(msg)
+        if self.instrument != "custom" and (self.score_low, self.score_high) != (None, None):
+            msg = f"Expected no score_low and score_high: instrument {self.instrument!r} fixes them"
+            raise ValueError(msg)
+        low, high, threshold = self.score_range
+        if not low < threshold < high:
+            msg = f"Expected a threshold between {low:g} and {high:g}, got {threshold:g}"
+            raise ValueError(msg)
+
+    @property
+    def score_range(self) -> tuple[float, float, float]:
+        """Lowest score, highest score, clinical threshold."""
+        low, high, usual = INSTRUMENTS.get(self.instrument, (self.score_low, self.score_high, None))
+        threshold = usual if self.threshold is None else self.threshold
+        assert low is not None  # noqa: S101 - __post_init__ refuses the other case
+        assert high is not None  # noqa: S101
+        assert threshold is not None  # noqa: S101
+        return low, high, threshold
+
+
+@dataclass(frozen=True, config=STRICT)
+class FeaturesConfig:
+    """``[features]``: the feature set, and the clip length and rate it must have."""
+
+    set: Literal["behaviour"] = "behaviour"
+    clip_s: float = 15.0
+    rate_hz: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Refuse a clip length or rate that the feature set does not have.
+
+        Raises:
+            ValueError: If they differ from the schema's.
+        """
+        schema = self.schema
+        if (self.clip_s, self.rate_hz) != (schema.clip_s, schema.rate_hz):
+            msg = (
+                f"Expected clip_s = {schema.clip_s:g} and rate_hz = {schema.rate_hz:g} of feature "
+                f"set {self.set!r}, got {self.clip_s:g} and {self.rate_hz:g}"
+            )
+            raise ValueError(msg)
+
+    @property
+    def schema(self) -> FeatureSchema:
+        """The schema that the set's name stands for."""
+        return SCHEMAS[self.set]
+
+
+@dataclass(frozen=True, config=STRICT)
+class NetworkConfig:
+    """``[network]``: which network, and how much of it the consortium trains."""
+
+    name: Literal["behaviour_net"] = "behaviour_net"
+    size: Literal["small", "medium"] = "small"
+    trainable: Literal["all", "head"] = "head"
+
+
+@dataclass(frozen=True, config=STRICT)
+class TrainingConfig:
+    """``[training]``: rounds, server optimizer, quorum."""
+
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 30
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.5
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    quorum: Annotated[int, Field(ge=1)] = 1
+    round_timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    evaluate_every: Annotated[int, Field(ge=1)] = 10
+
+    def evaluates_after(self, server_round: int) -> bool:
+        """Whether the model is judged after this round; always after the last."""
+        return server_round == self.rounds or server_round % self.evaluate_every == 0
+
+    @property
+    def evaluations(self) -> int:
+        """Number of rounds after which the model is judged."""
+        return sum(self.evaluates_after(r) for r in range(1, self.rounds + 1))
+
+
+@dataclass(frozen=True, config=STRICT)
+class PrivacyConfig:
+    """``[privacy]``: the promise to each subject of the training set."""
+
+    unit: Literal["subject"] = "subject"
+    mode: Mode = "local"
+    target_epsilon: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
+    max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
+    tolerated_dropouts: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, config=STRICT)
+class FairnessConfig:
+    """``[fairness]``: the groups, and the promise to each held-out subject.
+
+    ``age_bands`` are lower bounds in years: ``[18, 40, 60]`` means 18-39, 40-59 and 60+.
+    ``epsilon`` covers all tallies of a run together. ``holdout_fraction`` of each site's subjects
+    never train; the model is judged on them alone.
+    """
+
+    age_bands: Annotated[
+        tuple[Annotated[int, Field(ge=0, le=120)], ...], Field(strict=False, min_length=1)
+    ] = (18, 40, 60)
+    sexes: Annotated[tuple[Sex, ...], Field(strict=False, min_length=1)] = ("female", "male")
+    min_cell: Annotated[int, Field(ge=5)] = 10
+    bins: Annotated[int, Field(ge=4, le=64, multiple_of=2)] = 8
+    epsilon: Annotated[float, Field(gt=0, le=1000)] = 3.0
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+    def __post_init__(self) -> None:
+        """Refuse bands or sexes that overlap.
+
+        Raises:
+            ValueError: If bounds do not increase or a sex is named twice.
+        """
+        if list(self.age_bands) != sorted(set(self.age_bands)):
+            msg = f"Expected increasing age_bands, got {list(self.age_bands)}"
+            raise ValueError(msg)
+        if len(set(self.sexes)) != len(self.sexes):
+            msg = f"Expected each of sexes once, got {list(self.sexes)}"
+            raise ValueError(msg)
+
+    @property
+    def age_groups(self) -> tuple[str, ...]:
+        """Names of the age bands, youngest first."""
+        bounds = self.age_bands
+        closed = [f"{a}-{b - 1}" for a, b in pairwise(bounds)]
+        return (*closed, f"{bounds[-1]}+")
+
+    def age_group(self, age_years: float) -> str | None:
+        """Name of the band that an age falls into; None below the youngest band."""
+        older = [i for i, bound in enumerate(self.age_bands) if age_years >= bound]
+        return self.age_groups[older[-1]] if older else None
+
+
+@dataclass(frozen=True, config=STRICT)
+class SiteEntry:
+    """``[[sites]]``: a site of the consortium, its fixed weight and its public identity key.
+
+    ``weight`` is the number of subjects that the site is counted with. It is agreed once and
+    published: weights that followed the live count would leak who joined (docs/adr/0006).
+    """
+
+    id: Name
+    weight: Annotated[float, Field(gt=0)]
+    public_key: Annotated[str, Field(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/=]+( \S+)?$")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class ConsortiumConfig:
+    """All of ``consortium.toml``."""
+
+    study: StudyConfig
+    features: FeaturesConfig = field(default_factory=FeaturesConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    fairness: FairnessConfig = field(default_factory=FairnessConfig)
+    sites: Annotated[tuple[SiteEntry, ...], Field(strict=False)] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse sites named twice and a quorum that cannot be met.
+
+        Raises:
+            ValueError: With every fault.
+        """
+        faults = [
+            f"Expected each site's {what} once, got {sorted(twice)}"
+            for what, values in (
+                ("id", [s.id for s in self.sites]),
+                ("public_key", [s.public_key for s in self.sites]),
+            )
+            if (twice := {v for v in values if values.count(v) > 1})
+        ]
+        if self.sites and self.training.quorum > len(self.sites):
+            faults.append(
+                f"Expected training.quorum of at most {len(self.sites)} (the number of sites), "
+                f"got {self.training.quorum}"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+
+    def site(self, site_id: str) -> SiteEntry | None:
+        """The entry of a site, or None if it does not belong to the consortium."""
+        return next((entry for entry in self.sites if entry.id == site_id), None)
+
+    def training_plan(self) -> PrivacyPlan:
+        """The plan of all training rounds: one step a round, every subject in every step."""
+        return _plan(
+            self.privacy,
+            target_epsilon=self.privacy.target_epsilon,
+            sensitivity=self.privacy.max_grad_norm,
+            steps=self.training.rounds,
+        )
+
+    def tally_plan(self) -> PrivacyPlan:
+        """The plan of all evaluations: one step a tally table.
+
+        ``max_grad_norm`` is the norm of one subject's contribution to a table.
+        """
+        tables = sum(
+            len(self.tally_attributes(server_round))
+            for server_round in range(1, self.training.rounds + 1)
+        )
+        return _plan(
+            self.privacy,
+            target_epsilon=self.fairness.epsilon,
+            sensitivity=TALLY_SENSITIVITY,
+            steps=tables,
+        )
+
+    def tally_attributes(self, server_round: int) -> tuple[str, ...]:
+        """The tables that are released after a round: all of them at the end, one on the way."""
+        if not self.training.evaluates_after(server_round):
+            return ()
+        last = server_round == self.training.rounds
+        return ("overall", "age_band", "sex") if last else ("overall",)
+
+    def tally_groups(self, server_round: int) -> Iterator[tuple[str, str]]:
+        """Every (attribute, group) cell released after a round, empty ones too, in fixed order."""
+        groups = {
+            "overall": ("all",),
+            "age_band": self.fairness.age_groups,
+            "sex": self.fairness.sexes,
+        }
+        for attribute in self.tally_attributes(server_round):
+            for group in groups[attribute]:
+                yield attribute, group
+
+
+def _plan(
+    privacy: PrivacyConfig, *, target_epsilon: float, sensitivity: float, steps: int
+) -> PrivacyPlan:
+    off = privacy.mode == "off"
+    return PrivacyPlan(
+        mode=privacy.mode,
+        noise_multiplier=0.0
+        if off
+        else calibrate_noise_multiplier(target_epsilon, privacy.delta, steps=steps),
+        max_grad_norm=sensitivity,
+        sample_rate=1.0,
+        steps=steps,
+        delta=privacy.delta,
+        target_epsilon=None if off else target_epsilon,
+    )
+
+
+@dataclass(frozen=True)
+class Consortium:
+    """A consortium file as read: its configuration and the digest that pins it.
+
+    Attributes:
+        config: The parsed file.
+        digest: SHA-256 of the file's bytes, hexadecimal.
+    """
+
+    config: ConsortiumConfig
+    digest: str
+
+
+def load_consortium(path: Path) -> Consortium:
+    """The consortium that a file describes.
+
+    Raises:
+        ConfigError: With every fault, by key and file.
+    """
+    config = load_toml(path, ConsortiumConfig)
+    return Consortium(config, hashlib.sha256(path.read_bytes()).hexdigest())

@@ -1,0 +1,332 @@
+"""What coordinator and site say to each other, and how it becomes Flower records.
+
+A request that a site does not accept is answered by a :class:`Refusal`: a code from a catalogue and
+a sentence that never carries a path, a subject id or a label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from privacy.plan import PrivacyPlan
+from shared_models.tallies import Float64Array
+from shared_models.weights import State, arrays_to_state, read_array, state_to_arrays
+
+T = TypeVar("T", str, int, float, bytes)
+
+
+class MessageError(ValueError):
+    """A message that is not of the agreed form."""
+
+
+class RefusalCode(StrEnum):
+    """Why a site does not do what it was asked."""
+
+    WRONG_CONSORTIUM = "wrong_consortium"
+    WRONG_MESSAGE = "wrong_message"
+    WRONG_WEIGHTS = "wrong_weights"
+    WRONG_PLAN = "wrong_plan"
+    POLICY = "policy"
+    BUDGET = "budget"
+    TOO_FEW_SUBJECTS = "too_few_subjects"
+    UNSUPPORTED_MODE = "unsupported_mode"
+    NOT_A_MEMBER = "not_a_member"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site's answer to a request that it does not fulfil."""
+
+    site_id: str
+    code: RefusalCode
+    message: str
+
+
+@dataclass(frozen=True)
+class HelloRequest:
+    """Asks a node which site it is.
+
+    Attributes:
+        run_id: Run that is about to start.
+        nonce: 32 random bytes, so that an old answer cannot be played again.
+    """
+
+    run_id: str
+    nonce: bytes
+
+
+@dataclass(frozen=True)
+class SiteHello:
+    """A node's claim to be a site, signed with the site's identity key.
+
+    Attributes:
+        site_id: Site that the node claims to be.
+        consortium_digest: Digest that the site has pinned.
+        version: Vultus version at the site.
+        signature: Signature over :func:`hello_statement`.
+    """
+
+    site_id: str
+    consortium_digest: str
+    version: str
+    signature: bytes
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """Asks a site to train on, or to judge, a global model.
+
+    Attributes:
+        run_id: Run this belongs to.
+        server_round: Round, from 1.
+        weights: The trainable tensors; what is frozen ships with the package.
+        base_digest: Digest over all tensors, frozen ones too.
+        consortium_digest: Digest of the study that the coordinator follows.
+        plan: Privacy plan, which the site compares with its own.
+    """
+
+    run_id: str
+    server_round: int
+    weights: State
+    base_digest: str
+    consortium_digest: str
+    plan: PrivacyPlan
+
+
+@dataclass(frozen=True)
+class ModelUpdate:
+    """A site's noised, clipped mean gradient.
+
+    Attributes:
+        site_id: Site that sends it.
+        server_round: Round it answers.
+        base_digest: Digest of the weights it was computed at.
+        update: Tensors by parameter name.
+        epsilon_spent: What the site's ledger holds for its most exposed training subject;
+            infinite without noise.
+    """
+
+    site_id: str
+    server_round: int
+    base_digest: str
+    update: State
+    epsilon_spent: float
+
+
+@dataclass(frozen=True)
+class TallyReply:
+    """A site's noised tallies, one row a cell of ``ConsortiumConfig.tally_groups``.
+
+    Attributes:
+        site_id: Site that sends them.
+        server_round: Round after which the model was judged.
+        base_digest: Digest of the weights that were judged.
+        tallies: ``[G, 2 B + 3]`` float64.
+        epsilon_spent: Of the site's most exposed held-out subject; infinite without noise.
+    """
+
+    site_id: str
+    server_round: int
+    base_digest: str
+    tallies: Float64Array
+    epsilon_spent: float
+
+
+Reply = ModelUpdate | TallyReply | SiteHello | Refusal
+
+
+def hello_statement(request: HelloRequest, *, node_id: int, site_id: str) -> bytes:
+    """The bytes a site signs: this run, this node, this site, this question."""
+    return f"vultus hello|{request.run_id}|{node_id}|{site_id}|".encode() + request.nonce
+
+
+def encode_hello_request(request: HelloRequest) -> RecordDict:
+    """The question as Flower records."""
+    return RecordDict({"request": ConfigRecord({"run_id": request.run_id, "nonce": request.nonce})})
+
+
+def decode_hello_request(content: RecordDict) -> HelloRequest:
+    """The question that a site received.
+
+    Raises:
+        MessageError: If a field is missing or of another type.
+    """
+    fields = _config(content, "request")
+    return HelloRequest(_field(fields, "run_id", str), _field(fields, "nonce", bytes))
+
+
+def encode_model_request(request: ModelRequest) -> RecordDict:
+    """A training or evaluation request as Flower records."""
+    header = ConfigRecord(
+        {
+            "run_id": request.run_id,
+            "server_round": request.server_round,
+            "base_digest": request.base_digest,
+            "consortium_digest": request.consortium_digest,
+        }
+    )
+    plan = ConfigRecord({k: v for k, v in request.plan.to_dict().items() if v is not None})
+    return RecordDict(
+        {"request": header, "plan": plan, "weights": state_to_arrays(request.weights)}
+    )
+
+
+def decode_model_request(content: RecordDict) -> ModelRequest:
+    """The request that a site received; weights are in form only, not yet checked.
+
+    Raises:
+        MessageError: If a record or field is missing or of another type.
+        WeightsError: If an array is not raw numbers.
+    """
+    header = _config(content, "request")
+    try:
+        plan = PrivacyPlan.from_dict({"target_epsilon": None, **_config(content, "plan")})
+    except (TypeError, ValueError) as error:
+        msg = f"Expected a privacy plan, got {error}"
+        raise MessageError(msg) from error
+    return ModelRequest(
+        run_id=_field(header, "run_id", str),
+        server_round=_field(header, "server_round", int),
+        weights=arrays_to_state(_arrays(content, "weights")),
+        base_digest=_field(header, "base_digest", str),
+        consortium_digest=_field(header, "consortium_digest", str),
+        plan=plan,
+    )
+
+
+def encode_reply(reply: Reply) -> RecordDict:
+    """A site's answer as Flower records."""
+    match reply:
+        case SiteHello():
+            return RecordDict({"hello": ConfigRecord(dict(vars(reply)))})
+        case Refusal(site_id, code, message):
+            fields = {"site_id": site_id, "code": str(code), "message": message}
+            return RecordDict({"refusal": ConfigRecord(fields)})
+        case ModelUpdate():
+            arrays = state_to_arrays(reply.update)
+        case TallyReply(tallies=tallies):
+            raw = np.ascontiguousarray(tallies, dtype=np.float64)
+            arrays = ArrayRecord({"tallies": Array("float64", raw.shape, "raw", raw.tobytes())})
+    header = ConfigRecord(
+        {
+            "site_id": reply.site_id,
+            "server_round": reply.server_round,
+            "base_digest": reply.base_digest,
+            "epsilon_spent": reply.epsilon_spent,
+        }
+    )
+    return RecordDict({"reply": header, "arrays": arrays})
+
+
+def decode_refusal(content: RecordDict) -> Refusal | None:
+    """The refusal that a reply holds, or None if it is an answer.
+
+    Raises:
+        MessageError: If it is a refusal of unknown form.
+    """
+    if "refusal" not in content.config_records:
+        return None
+    fields = _config(content, "refusal")
+    code = _field(fields, "code", str)
+    if code not in set(RefusalCode):
+        msg = f"Expected a refusal code of the catalogue, got {code!r}"
+        raise MessageError(msg)
+    return Refusal(
+        _field(fields, "site_id", str), RefusalCode(code), _field(fields, "message", str)
+    )
+
+
+def decode_hello(content: RecordDict) -> SiteHello:
+    """The claim that a node made.
+
+    Raises:
+        MessageError: If a field is missing or of another type.
+    """
+    fields = _config(content, "hello")
+    return SiteHello(
+        _field(fields, "site_id", str),
+        _field(fields, "consortium_digest", str),
+        _field(fields, "version", str),
+        _field(fields, "signature", bytes),
+    )
+
+
+def decode_update(content: RecordDict) -> ModelUpdate:
+    """The update that a site sent; tensors are in form only, not yet checked.
+
+    Raises:
+        MessageError: If a record or field is missing or of another type.
+        WeightsError: If an array is not raw numbers.
+    """
+    update = arrays_to_state(_arrays(content, "arrays"))
+    return _decode_answer(content, lambda **header: ModelUpdate(update=update, **header))
+
+
+def decode_tallies(content: RecordDict, *, shape: tuple[int, int]) -> TallyReply:
+    """The tallies that a site sent.
+
+    Args:
+        content: The reply.
+        shape: Expected ``(G, 2 B + 3)``.
+
+    Raises:
+        MessageError: If a record or field is missing, or the table has another shape or holds
+            numbers that are not finite.
+    """
+    arrays = _arrays(content, "arrays")
+    if list(arrays) != ["tallies"]:
+        msg = f"Expected one array 'tallies', got {sorted(arrays)}"
+        raise MessageError(msg)
+    table = read_array("tallies", arrays["tallies"])
+    if table.shape != shape or table.dtype != np.float64 or not np.isfinite(table).all():
+        msg = f"Expected finite float64 tallies of shape {shape}, got {table.dtype} {table.shape}"
+        raise MessageError(msg)
+    tallies: Float64Array = table.astype(np.float64)
+    return _decode_answer(content, lambda **header: TallyReply(tallies=tallies, **header))
+
+
+Answer = TypeVar("Answer", ModelUpdate, TallyReply)
+
+
+def _decode_answer(content: RecordDict, make: Callable[..., Answer]) -> Answer:
+    header = _config(content, "reply")
+    epsilon = _field(header, "epsilon_spent", float)
+    if math.isnan(epsilon) or epsilon < 0:
+        msg = f"Expected epsilon_spent >= 0, got {epsilon}"
+        raise MessageError(msg)
+    return make(
+        site_id=_field(header, "site_id", str),
+        server_round=_field(header, "server_round", int),
+        base_digest=_field(header, "base_digest", str),
+        epsilon_spent=epsilon,
+    )
+
+
+def _config(content: RecordDict, name: str) -> Mapping[str, object]:
+    if name not in content.config_records:
+        msg = f"Expected a record {name!r}"
+        raise MessageError(msg)
+    return dict(content.config_records[name])
+
+
+def _arrays(content: RecordDict, name: str) -> ArrayRecord:
+    if name not in content.array_records:
+        msg = f"Expected an array record {name!r}"
+        raise MessageError(msg)
+    return content.array_records[name]
+
+
+def _field(fields: Mapping[str, object], name: str, kind: type[T]) -> T:
+    value = fields.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        msg = f"Expected {name} to be {kind.__name__}, got {type(value).__name__}"
+        raise MessageError(msg)
+    return value

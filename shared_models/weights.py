@@ -1,0 +1,131 @@
+"""Weights as they are checked, named, stored and sent. Nothing is ever unpickled.
+
+A *state* is a mapping from parameter name to tensor. What comes from outside is loaded only if its
+names, shapes and dtypes are exactly those expected and every number is finite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+State = dict[str, Tensor]
+
+
+class WeightsError(ValueError):
+    """Weights that do not belong to the network, or are not finite."""
+
+
+def digest_weights(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and little-endian bytes, in order of name."""
+    sha256 = hashlib.sha256()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name].detach().cpu().numpy())
+        sha256.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        sha256.update(memoryview(array).cast("B"))
+    return sha256.hexdigest()
+
+
+def find_weight_faults(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> list[str]:
+    """Every way in which a state differs in form from what is expected, or is not finite."""
+    faults = [f"unknown tensor {name}" for name in sorted(state.keys() - like.keys())]
+    faults += [f"missing tensor {name}" for name in sorted(like.keys() - state.keys())]
+    for name in sorted(state.keys() & like.keys()):
+        got, expected = state[name], like[name]
+        if got.shape != expected.shape or got.dtype != expected.dtype:
+            faults.append(
+                f"{name}: expected {expected.dtype} {tuple(expected.shape)}, "
+                f"got {got.dtype} {tuple(got.shape)}"
+            )
+        elif not bool(torch.isfinite(got).all()):
+            faults.append(f"{name}: not finite")
+    return faults
+
+
+def check_weights(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> None:
+    """Accept a state of exactly the expected form.
+
+    Raises:
+        WeightsError: With every fault.
+    """
+    if faults := find_weight_faults(state, like):
+        raise WeightsError("; ".join(faults))
+
+
+def trainable_state(network: nn.Module) -> State:
+    """Copies of the parameters that the consortium trains."""
+    return {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
+
+
+def freeze_trunk(network: nn.Module, *, trainable: str) -> None:
+    """Leave only the head trainable, or everything.
+
+    Args:
+        network: A network whose head is called ``head``.
+        trainable: ``"head"`` or ``"all"``.
+    """
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(trainable == "all" or name.startswith("head."))
+
+
+def state_to_arrays(state: Mapping[str, Tensor]) -> ArrayRecord:
+    """The state as Flower sends it: raw little-endian bytes, in order of name.
+
+    Flower's own conversion writes the NPY format, whose reader can be talked into unpickling.
+    """
+    record = ArrayRecord()
+    for name in sorted(state):
+        array = np.ascontiguousarray(state[name].detach().cpu().numpy())
+        record[name] = Array(str(array.dtype), array.shape, "raw", array.tobytes())
+    return record
+
+
+def arrays_to_state(arrays: ArrayRecord) -> State:
+    """The state that a record holds.
+
+    Raises:
+        WeightsError: If an array has another encoding, a dtype that no network has, or a size that
+            does not fit its shape.
+    """
+    return {name: torch.from_numpy(read_array(name, array)) for name, array in arrays.items()}
+
+
+def read_array(name: str, array: Array) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    """One received array, read from raw bytes only.
+
+    Raises:
+        WeightsError: See :func:`arrays_to_state`.
+    """
+    if array.stype != "raw" or array.dtype not in {"float32", "float64", "int64", "uint64"}:
+        msg = f"{name}: expected raw float32, float64, int64 or uint64, got {array.stype} {array.dtype}"
+        raise WeightsError(msg)
+    dtype, shape = np.dtype(array.dtype), tuple(int(n) for n in array.shape)
+    if any(n < 0 for n in shape) or len(array.data) != dtype.itemsize * int(np.prod(shape)):
+        msg = f"{name}: {len(array.data)} bytes do not fit {array.dtype} {shape}"
+        raise WeightsError(msg)
+    return np.frombuffer(array.data, dtype=dtype).reshape(shape).copy()
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state as safetensors; the file appears whole or not at all."""
+    partial = path.with_suffix(".partial")
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial)
+    partial.replace(path)
+
+
+def load_weights(path: Path, like: Mapping[str, Tensor]) -> State:
+    """Read a state of exactly the expected form.
+
+    Raises:
+        WeightsError: If the form differs.
+    """
+    state = load_file(path)
+    check_weights(state, like)
+    return state

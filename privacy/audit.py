@@ -1,0 +1,199 @@
+"""Audit log of a site: one JSON line an event, each bound to all before it by a hash chain.
+
+Guarantees:
+    A changed, removed or inserted line is noticed by :func:`verify`, and so is a line that a
+    crash left torn. Not covered: whoever may write the file can cut its tail or write it anew
+    from some line on; copy the last hash elsewhere to notice that.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, NamedTuple
+
+GENESIS = "0" * 64
+_REPAIR = "torn_line_closed"
+
+
+class AuditVerdict(NamedTuple):
+    """Result of checking a log.
+
+    Attributes:
+        entries: events that hang on an unbroken chain from the start.
+        whole: whether that is all of the file.
+        first_broken: number of the first line that does not fit, from 1; None if whole.
+    """
+
+    entries: int
+    whole: bool
+    first_broken: int | None
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One event of the log.
+
+    Attributes:
+        sequence: from 1, without gaps.
+        at: ISO 8601 with offset.
+        event: what happened, a short name.
+        details: plain values that belong to it.
+    """
+
+    sequence: int
+    at: str
+    event: str
+    details: dict[str, object]
+
+
+class AuditLog:
+    """Appends events to a log file; several processes may share it.
+
+    Args:
+        path: the file, created with mode 0600 on the first event.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._chain = _Chain()
+        self._followed_bytes = 0
+
+    def append(self, event: str, **details: str | float | bool | None) -> AuditEntry:
+        """Add one event and make it durable before returning.
+
+        Args:
+            event: a short name.
+            **details: plain values; never a secret, a path or anything of a subject.
+
+        Raises:
+            TypeError: a value is not plain.
+            ValueError: a value is not a finite number.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            repair = self._close_torn_line(file)
+            record = self._chain.record(event, details)
+            file.seek(0, os.SEEK_END)
+            file.write(repair + record)
+            file.flush()
+            os.fsync(file.fileno())
+            self._followed_bytes = file.tell()
+        return _entry(json.loads(record))
+
+    def _close_torn_line(self, file: IO[bytes]) -> bytes:
+        """Follow what others wrote; the bytes that end a line which a crash left torn, if any."""
+        if file.seek(0, os.SEEK_END) < self._followed_bytes:
+            self._chain, self._followed_bytes = _Chain(), 0
+        file.seek(self._followed_bytes)
+        for line in file:
+            fits = self._chain.follow(line.rstrip(b"\n") + b"\n")
+            if not line.endswith(b"\n"):
+                return b"\n" if fits else b"\n" + self._chain.record(_REPAIR, {})
+        return b""
+
+
+def verify(path: Path) -> AuditVerdict:
+    """Whether every line of the log is as it was written, and in its place.
+
+    Args:
+        path: the log file; an absent one is empty and whole.
+    """
+    if not path.exists():
+        return AuditVerdict(0, whole=True, first_broken=None)
+    chain = _Chain()
+    torn_at: int | None = None
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            entry = chain.follow(line)
+            # Only the event that closes a torn line may follow one.
+            fits = entry is not None and (torn_at is None or entry.event == _REPAIR)
+            if fits:
+                torn_at = None
+            elif torn_at is None and _parse(line) is None:
+                torn_at = number
+            else:
+                return AuditVerdict(chain.sequence, whole=False, first_broken=torn_at or number)
+    return AuditVerdict(chain.sequence, whole=torn_at is None, first_broken=torn_at)
+
+
+def read(path: Path) -> list[AuditEntry]:
+    """The events of the log as they stand, without any check; torn lines are left out."""
+    if not path.exists():
+        return []
+    with path.open("rb") as file:
+        records = [_parse(line) for line in file]
+    return [_entry(record) for record in records if record is not None]
+
+
+class _Chain:
+    """Running hash over the lines seen, and the number of events among them."""
+
+    def __init__(self) -> None:
+        self.head = GENESIS
+        self.sequence = 0
+
+    def follow(self, line: bytes) -> AuditEntry | None:
+        """Take in one line; its event, or None if the line does not fit here."""
+        record = _parse(line)
+        fits = (
+            record is not None
+            and record["previous"] == self.head
+            and record["sequence"] == self.sequence + 1
+            and line == _encode(record)
+        )
+        self.head = hashlib.sha256(self.head.encode() + line.rstrip(b"\n")).hexdigest()
+        if record is None or not fits:
+            return None
+        self.sequence += 1
+        return _entry(record)
+
+    def record(self, event: str, details: Mapping[str, str | float | bool | None]) -> bytes:
+        """The line of the next event, taken into the chain."""
+        line = _encode(
+            {
+                "sequence": self.sequence + 1,
+                "at": datetime.now(UTC).isoformat(),
+                "event": event,
+                "details": dict(details),
+                "previous": self.head,
+            }
+        )
+        self.follow(line)
+        return line
+
+
+def _encode(record: dict[str, object]) -> bytes:
+    body = {name: value for name, value in record.items() if name != "hash"}
+    text = json.dumps(body, sort_keys=True, allow_nan=False)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({**body, "hash": digest}, sort_keys=True).encode() + b"\n"
+
+
+def _parse(line: bytes) -> dict[str, object] | None:
+    try:
+        record = json.loads(line, parse_constant=_refuse_constant)
+    except ValueError:
+        return None
+    keys = {"sequence", "at", "event", "details", "previous", "hash"}
+    return record if isinstance(record, dict) and set(record) == keys else None
+
+
+def _refuse_constant(name: str) -> float:
+    msg = f"Expected finite numbers, got {name}."
+    raise ValueError(msg)
+
+
+def _entry(record: dict[str, object]) -> AuditEntry:
+    details = record["details"]
+    return AuditEntry(
+        sequence=int(str(record["sequence"])),
+        at=str(record["at"]),
+        event=str(record["event"]),
+        details=dict(details) if isinstance(details, dict) else {},
+    )

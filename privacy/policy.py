@@ -1,0 +1,148 @@
+"""What a site allows: its own limits, checked before anything is computed on its subjects."""
+
+import math
+from dataclasses import dataclass
+
+from privacy.accounting import epsilon_spent
+from privacy.plan import PrivacyPlan
+
+
+class PolicyError(ValueError):
+    """A site policy that cannot be meant: the message lists every fault found."""
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """Limits that the site sets for itself; a plan beyond any of them is refused.
+
+    Attributes:
+        max_epsilon_per_subject: cap on epsilon of any subject over everything ever released, > 0.
+        min_noise_multiplier: least noise this site adds itself, in units of max_grad_norm, >= 0.
+        min_subjects: fewest subjects that may stand behind a release, >= 1.
+        max_rounds: most releases in one run, >= 1.
+        allowed_networks: registry names that may be trained here; empty allows none.
+        approved_bundles: SHA-256 (hex) of the application bundles that may run here.
+        max_delta: largest delta a guarantee may be stated at, in (0, 1).
+        allow_no_privacy: lets mode ``off`` through; for simulated data only.
+
+    Raises:
+        PolicyError: any value is out of its range; all faults are reported at once.
+    """
+
+    max_epsilon_per_subject: float
+    min_noise_multiplier: float
+    min_subjects: int
+    max_rounds: int
+    allowed_networks: tuple[str, ...]
+    approved_bundles: tuple[str, ...]
+    max_delta: float
+    allow_no_privacy: bool = False
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("max_epsilon_per_subject", "> 0", 0 < self.max_epsilon_per_subject < math.inf),
+            ("min_noise_multiplier", ">= 0", 0 <= self.min_noise_multiplier < math.inf),
+            ("min_subjects", ">= 1", self.min_subjects >= 1),
+            ("max_rounds", ">= 1", self.max_rounds >= 1),
+            ("max_delta", "in (0, 1)", 0 < self.max_delta < 1),
+        )
+        faults = [
+            f"Expected policy.{name} {expected}, got {getattr(self, name)!r}."
+            for name, expected, holds in rules
+            if not holds
+        ]
+        if faults:
+            raise PolicyError("\n".join(faults))
+
+
+@dataclass(frozen=True)
+class Violation:
+    """One limit that a plan breaks.
+
+    Attributes:
+        rule: name of the policy's key, or ``policy`` where there is none at all.
+        message: the plan's value and the limit; never anything of a subject.
+    """
+
+    rule: str
+    message: str
+
+
+def check_plan(
+    plan: PrivacyPlan, policy: SitePolicy | None, *, subjects: int, network: str
+) -> list[Violation]:
+    """Every limit of the site that the plan breaks; empty means allowed.
+
+    Args:
+        plan: what the coordinator asks for.
+        policy: the site's limits; without any, everything is refused.
+        subjects: how many subjects would take part, >= 0.
+        network: registry name of the network to be trained.
+
+    Returns:
+        Violations in the order of the policy's keys. ``max_epsilon_per_subject`` is compared with
+        what the whole run would spend on what the coordinator sees; what was spent before is the
+        ledger's business.
+    """
+    if policy is None:
+        return [Violation("policy", "This site has no policy, so nothing is allowed.")]
+    violations = _check_scale(plan, policy, subjects=subjects, network=network)
+    if plan.mode == "off":
+        return violations + _check_no_privacy(policy)
+    return violations + _check_privacy(plan, policy)
+
+
+def check_bundle(digest: str, policy: SitePolicy | None) -> list[Violation]:
+    """Whether the application bundle of this SHA-256 (hex) may run here; empty means allowed."""
+    if policy is not None and digest in policy.approved_bundles:
+        return []
+    return [Violation("approved_bundles", f"Bundle {digest} is not approved at this site.")]
+
+
+def _check_scale(
+    plan: PrivacyPlan, policy: SitePolicy, *, subjects: int, network: str
+) -> list[Violation]:
+    violations = []
+    if subjects < policy.min_subjects:
+        # The count itself stays here: with a sharp limit it would be the only thing told.
+        message = f"Fewer subjects take part than the {policy.min_subjects} required."
+        violations.append(Violation("min_subjects", message))
+    if plan.steps > policy.max_rounds:
+        message = f"The plan has {plan.steps} steps, allowed are {policy.max_rounds}."
+        violations.append(Violation("max_rounds", message))
+    if network not in policy.allowed_networks:
+        message = f"Network {network!r} is not among those allowed."
+        violations.append(Violation("allowed_networks", message))
+    return violations
+
+
+def _check_no_privacy(policy: SitePolicy) -> list[Violation]:
+    if policy.allow_no_privacy:
+        return []
+    return [Violation("allow_no_privacy", "The plan has mode 'off', which gives no privacy.")]
+
+
+def _check_privacy(plan: PrivacyPlan, policy: SitePolicy) -> list[Violation]:
+    violations = []
+    if plan.noise_multiplier < policy.min_noise_multiplier:
+        message = (
+            f"The plan has noise multiplier {plan.noise_multiplier:g} at this site, "
+            f"required is {policy.min_noise_multiplier:g}."
+        )
+        violations.append(Violation("min_noise_multiplier", message))
+    if plan.delta > policy.max_delta:
+        message = f"The plan has delta {plan.delta:g}, allowed is {policy.max_delta:g}."
+        violations.append(Violation("max_delta", message))
+    epsilon = epsilon_spent(
+        plan.released_noise_multiplier,
+        plan.delta,
+        steps=plan.steps,
+        sample_rate=plan.sample_rate,
+    )
+    if epsilon > policy.max_epsilon_per_subject:
+        message = (
+            f"The plan spends epsilon {epsilon:.3g} at delta {plan.delta:g}, "
+            f"allowed is {policy.max_epsilon_per_subject:g}."
+        )
+        violations.append(Violation("max_epsilon_per_subject", message))
+    return violations

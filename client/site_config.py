@@ -1,0 +1,120 @@
+"""``site.toml`` as strict types: what a site keeps where, and what it permits."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from privacy.policy import SitePolicy
+from shared_models.consortium import Name
+from shared_models.toml import STRICT
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True, config=STRICT)
+class SiteSection:
+    """``[site]``: who this is, and the exact study file it agreed to."""
+
+    id: Name
+    consortium_sha256: Sha256
+    consortium: str = "consortium.toml"
+
+
+@dataclass(frozen=True, config=STRICT)
+class PathsSection:
+    """``[paths]``: places relative to the site folder.
+
+    ``videos`` is the folder that the ``file`` column of the recordings starts from; no recording
+    may lie outside it.
+    """
+
+    recordings: str = "recordings.csv"
+    videos: str = "."
+    store: str = "store"
+    state: str = "state"
+    keys: str = "keys"
+    face_model: str | None = None
+
+
+@dataclass(frozen=True, config=STRICT)
+class PolicySection:
+    """``[policy]``: the limits that no coordinator can move."""
+
+    max_epsilon_per_subject: Annotated[float, Field(gt=0)]
+    min_noise_multiplier: Annotated[float, Field(ge=0)]
+    min_subjects: Annotated[int, Field(ge=1)]
+    max_rounds: Annotated[int, Field(ge=1)]
+    max_delta: Annotated[float, Field(gt=0, lt=0.1)]
+    allowed_networks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    approved_bundles: Annotated[tuple[Sha256, ...], Field(strict=False)] = ()
+    allow_no_privacy: bool = False
+
+    def to_policy(self) -> SitePolicy:
+        """The limits as the privacy layer checks them."""
+        return SitePolicy(
+            max_epsilon_per_subject=self.max_epsilon_per_subject,
+            min_noise_multiplier=self.min_noise_multiplier,
+            min_subjects=self.min_subjects,
+            max_rounds=self.max_rounds,
+            max_delta=self.max_delta,
+            allowed_networks=self.allowed_networks,
+            approved_bundles=self.approved_bundles,
+            allow_no_privacy=self.allow_no_privacy,
+        )
+
+
+@dataclass(frozen=True, config=STRICT)
+class DeviceSection:
+    """``[device]``: the torch device that trains, the processes that extract."""
+
+    torch: str = "cpu"
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+@dataclass(frozen=True, config=STRICT)
+class CoordinatorSection:
+    """``[coordinator]``: where the site connects to, and whose certificate it trusts."""
+
+    address: Annotated[str, Field(pattern=r"^\S+:\d{1,5}$")]
+    ca_certificate: str
+
+
+@dataclass(frozen=True, config=STRICT)
+class SimulationSection:
+    """``[simulation]``: noise from a seed. It protects nobody, so it excludes a coordinator."""
+
+    seed: int
+
+
+@dataclass(frozen=True, config=STRICT)
+class SiteConfig:
+    """All of ``site.toml``.
+
+    ``quality`` holds thresholds of the quality gate by name; the extractor, which the networked
+    half of the site must not import, knows and checks them.
+    """
+
+    site: SiteSection
+    paths: PathsSection = field(default_factory=PathsSection)
+    policy: PolicySection | None = None
+    device: DeviceSection = field(default_factory=DeviceSection)
+    quality: dict[str, float] = field(default_factory=dict)
+    coordinator: CoordinatorSection | None = None
+    simulation: SimulationSection | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse seeded noise on a site that talks to a coordinator.
+
+        Raises:
+            ValueError: If ``[simulation]`` and ``[coordinator]`` stand together.
+        """
+        if self.simulation and self.coordinator:
+            msg = (
+                "Expected either [simulation] or [coordinator], got both: noise from a seed can "
+                "be subtracted. Remove [simulation]"
+            )
+            raise ValueError(msg)

@@ -1,0 +1,173 @@
+"""The text of a new site folder: ``site.toml``, an empty table of recordings, how to fill it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+
+import tomlkit
+from tomlkit import TOMLDocument
+
+from shared_models.consortium import Consortium, ConsortiumConfig
+
+REQUIRED_COLUMNS = (
+    "recording_id",
+    "subject_id",
+    "file",
+    "recorded_at",
+    "age_years",
+    "sex",
+    "score",
+)
+OPTIONAL_COLUMNS = ("visit", "task", "treatment", "consent")
+EXAMPLE_ROW = "r001,s001,videos/r001.mp4,2026-03-02T09:30:00+01:00,43,female,12"
+
+SITE_TOML = """\
+# This file stays at the site. Only its owner may read it (mode 600).
+
+[site]
+id = "{site_id}"
+consortium = "{consortium_file}"
+# The study file that this site agreed to. Any other file is refused.
+consortium_sha256 = "{digest}"
+
+[paths]
+# Relative to this folder. 'videos' is where the column 'file' of the recordings starts from.
+recordings = "recordings.csv"
+videos = "."
+store = "store"
+state = "state"
+keys = "keys"
+# face_model = "face_landmarker.task"
+
+[policy]
+# Limits that no coordinator can move. Without this section everything is refused.
+# Privacy loss that one subject may suffer at this site in total, over all studies and runs.
+max_epsilon_per_subject = {max_epsilon}
+min_noise_multiplier = {min_noise}
+min_subjects = {min_subjects}
+max_rounds = {max_rounds}
+max_delta = {max_delta}
+allowed_networks = ["{network}"]
+# SHA-256 of the bundles that may start here; 'vultus-site join' fills it.
+approved_bundles = []
+allow_no_privacy = {allow_no_privacy}
+
+[device]
+torch = "cpu"
+workers = 1
+"""
+
+README = """\
+This folder belongs to the site "{site_id}". Nothing in it is meant for anyone outside.
+
+recordings.csv   one row a recording; fill it in first (see below)
+videos/          put the videos here, or set [paths] videos in site.toml
+site.toml        the site's limits and places; edit it freely, keep it mode 600
+consortium.toml  the study that this site agreed to; do not edit
+keys/            private keys, made here; back them up where only the site can reach
+keys/{public_key}   the one file to send to the coordinator
+store/           encrypted features, made by 'vultus-site extract'
+state/           privacy ledger and logs; losing it means losing count of what was spent
+
+recordings.csv
+--------------
+Required columns: {required}
+Optional columns: {optional}
+Other columns are kept and ignored. An example:
+
+{required_header}
+{example}
+
+recording_id  any unique name          subject_id  a pseudonym, never a name or hospital number
+file          relative to the folder   recorded_at ISO 8601 with offset from UTC
+age_years     0 to 120, at recording   sex         female, male or other
+score         {instrument} score, {low:g} to {high:g}, at that visit; empty if unknown
+consent       granted (the default) or withdrawn: withdrawn recordings are left out
+
+Research software: no output is a diagnosis.
+"""
+
+
+def new_site_toml(consortium: Consortium, site_id: str, *, consortium_file: str) -> str:
+    """``site.toml`` of a new site: the study pinned, and limits that just permit this study."""
+    config = consortium.config
+    plans = (config.training_plan(), config.tally_plan())
+    # Rounded down in the third digit: the calibration of another version may differ in the last.
+    min_noise = math.floor(min(plan.noise_multiplier for plan in plans) * 1000) / 1000
+    return SITE_TOML.format(
+        site_id=site_id,
+        consortium_file=consortium_file,
+        digest=consortium.digest,
+        max_epsilon=max(config.privacy.target_epsilon, config.fairness.epsilon),
+        min_noise=min_noise,
+        min_subjects=config.fairness.min_cell,
+        max_rounds=config.training.rounds,
+        max_delta=config.privacy.delta,
+        network=config.network.name,
+        allow_no_privacy="false",
+    )
+
+
+def with_simulation(text: str, seed: int, *, allow_no_privacy: bool) -> str:
+    """``site.toml`` of a simulated site: noise from a seed, no privacy if the study wants none."""
+    document = tomlkit.parse(text)
+    section = tomlkit.table()
+    section.comment("simulated subjects only: seeded noise protects nobody")
+    section["seed"] = seed
+    document["simulation"] = section
+    _table(document, "policy")["allow_no_privacy"] = allow_no_privacy
+    return tomlkit.dumps(document)
+
+
+def repinned(text: str, digest: str) -> str:
+    """``site.toml`` with another study file pinned; every edit and comment of the site stays."""
+    document = tomlkit.parse(text)
+    _table(document, "site")["consortium_sha256"] = digest
+    return tomlkit.dumps(document)
+
+
+def new_readme(site_id: str, config: ConsortiumConfig, *, public_key: str) -> str:
+    """``README.txt`` of a site folder."""
+    low, high, _ = config.study.score_range
+    return README.format(
+        site_id=site_id,
+        public_key=public_key,
+        required=", ".join(REQUIRED_COLUMNS),
+        optional=", ".join(OPTIONAL_COLUMNS),
+        required_header=",".join(REQUIRED_COLUMNS),
+        example=EXAMPLE_ROW,
+        instrument=config.study.instrument,
+        low=low,
+        high=high,
+    )
+
+
+def describe_changes(old: ConsortiumConfig, new: ConsortiumConfig) -> list[str]:
+    """What differs between two study files, one line a key, for the person who agrees to it."""
+    before, after = _flat(asdict(old)), _flat(asdict(new))
+    return [
+        f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, object]:
+    """Nested tables as dotted keys; sites by their id, so that a new one shifts nothing."""
+    if isinstance(value, dict):
+        items = [(str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+        items = [(str(inner.get("id", index)), inner) for index, inner in enumerate(value)]
+    else:
+        return {prefix: value}
+    flat: dict[str, object] = {}
+    for key, inner in items:
+        flat |= _flat(inner, f"{prefix}.{key}" if prefix else key)
+    return flat
+
+
+def _table(document: TOMLDocument, name: str) -> tomlkit.items.Table:
+    table = document[name]
+    assert isinstance(table, tomlkit.items.Table)  # noqa: S101 - the strict loader checked it
+    return table

@@ -231,7 +231,10 @@ def _check_delta(delta: float) -> None:
 
 
 def _squared_mu(releases: Iterable[Release]) -> float:
-    return math.fsum(gaussian_mu(r.noise_multiplier, r.steps) ** 2 for r in releases)
+    return math.fsum(
+        r.steps * gaussian_mu(r.noise_multiplier) * gaussian_mu(r.noise_multiplier)
+        for r in releases
+    )
 
 
 def _log_gaussian_delta(mu: float, epsilon: float) -> float:

@@ -6,6 +6,7 @@ Guarantees:
     from some line on; copy the last hash elsewhere to notice that.
 """
 
+import copy
 import fcntl
 import hashlib
 import json
@@ -77,25 +78,27 @@ class AuditLog:
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         with os.fdopen(descriptor, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            repair = self._close_torn_line(file)
-            record = self._chain.record(event, details)
+            chain, repair = self._catch_up(file)
+            record = chain.record(event, details)
             file.seek(0, os.SEEK_END)
             file.write(repair + record)
             file.flush()
             os.fsync(file.fileno())
-            self._followed_bytes = file.tell()
+            self._chain, self._followed_bytes = chain, file.tell()
         return _entry(json.loads(record))
 
-    def _close_torn_line(self, file: IO[bytes]) -> bytes:
-        """Follow what others wrote; the bytes that end a line which a crash left torn, if any."""
-        if file.seek(0, os.SEEK_END) < self._followed_bytes:
-            self._chain, self._followed_bytes = _Chain(), 0
-        file.seek(self._followed_bytes)
+    def _catch_up(self, file: IO[bytes]) -> tuple["_Chain", bytes]:
+        """The chain to the end of the file, and what must end a line that a crash left torn."""
+        start = self._followed_bytes
+        chain = copy.copy(self._chain)
+        if file.seek(0, os.SEEK_END) < start:
+            chain, start = _Chain(), 0
+        file.seek(start)
         for line in file:
-            fits = self._chain.follow(line.rstrip(b"\n") + b"\n")
+            fits = chain.follow(line.rstrip(b"\n") + b"\n")
             if not line.endswith(b"\n"):
-                return b"\n" if fits else b"\n" + self._chain.record(_REPAIR, {})
-        return b""
+                return chain, b"\n" if fits else b"\n" + chain.record(_REPAIR, {})
+        return chain, b""
 
 
 def verify(path: Path) -> AuditVerdict:

@@ -1,0 +1,340 @@
+"""Privacy ledger of a site: what every subject has spent, written before anything is computed.
+
+A release is reserved before training, in one durable transaction, so that a crash costs budget
+and never hides spending. Rows are never changed: each is bound to the one before by its hash and
+signed. Subjects appear as keyed hashes, each with a history of their own, so that a new name for
+a cohort resets nothing and new subjects start fresh.
+
+Guarantees:
+    Unit: the subject. For every subject, all reserved releases together stay within the cap, also
+    with several processes at work. A changed, removed or forged row is found by ``verify``; a
+    cut tail or a ledger restored from an old copy only by comparing ``head`` with a copy kept
+    elsewhere (``extends``). Not covered: whoever holds the ledger's private key.
+"""
+
+import hmac
+import json
+import math
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from privacy.accounting import Release, compose
+from privacy.ledger_chain import (
+    COLUMNS,
+    GENESIS,
+    BrokenRow,
+    Reservation,
+    cohort_hash,
+    find_broken_rows,
+)
+from privacy.ledger_file import open_ledger_file
+
+__all__ = ["BrokenRow", "BudgetExceeded", "LedgerError", "PrivacyLedger", "Reservation"]
+
+# One row for each distinct history; releases with everyone in add up as squared mu.
+_HISTORIES = """
+SELECT DISTINCT
+    SUM(CASE WHEN sample_rate = 1 THEN steps / (noise_multiplier * noise_multiplier) ELSE 0 END),
+    GROUP_CONCAT(CASE WHEN sample_rate < 1 THEN sequence END)
+FROM participation JOIN releases USING (sequence)
+WHERE ?1 IS NULL OR subject IN (SELECT value FROM json_each(?1)) GROUP BY subject
+"""
+_SELECT = f"SELECT {', '.join(COLUMNS)}, signature FROM releases"  # noqa: S608 - fixed names
+_INSERT = (
+    f"INSERT INTO releases ({', '.join(COLUMNS)}, signature) "  # noqa: S608 - fixed names
+    f"VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
+)
+
+
+class LedgerError(Exception):
+    """The ledger refuses: the request is not valid, or the ledger is not whole."""
+
+
+class BudgetExceeded(LedgerError):  # noqa: N818 - a refusal, not a fault
+    """A release that would take some subject past the cap; nothing was reserved.
+
+    Attributes:
+        spent: largest epsilon spent so far among the subjects asked for.
+        requested: what it would be with this release.
+        cap: the epsilon that may not be passed.
+        delta: the delta all three hold at.
+    """
+
+    def __init__(self, *, spent: float, requested: float, cap: float, delta: float) -> None:
+        self.spent = spent
+        self.requested = requested
+        self.cap = cap
+        self.delta = delta
+        super().__init__(
+            f"Expected epsilon <= {cap:g} at delta {delta:g} after this release, got "
+            f"{requested:.4g}: {spent:.4g} is spent, {self.remaining:.4g} is left. "
+            "Nothing was reserved; ask for more noise or fewer steps, or end the study here."
+        )
+
+    @property
+    def remaining(self) -> float:
+        """Epsilon between what is spent and the cap."""
+        return max(0.0, self.cap - self.spent)
+
+
+class PrivacyLedger:
+    """Durable, append-only record of this site's releases.
+
+    Args:
+        path: SQLite file, created with mode 0600 if absent, in an existing folder.
+        key: signs the rows, and gives the key under which subjects are hashed.
+    """
+
+    def __init__(self, path: Path, *, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self._subject_key = HKDF(
+            algorithm=hashes.SHA256(), length=32, salt=None, info=b"vultus ledger subject v1"
+        ).derive(key.private_bytes_raw())
+        self._lock = threading.Lock()
+        self._verified = (0, GENESIS)
+        self._database = open_ledger_file(path)
+
+    def reserve(  # noqa: PLR0913 - one release has this many terms
+        self,
+        release_id: str,
+        subjects: Sequence[str],
+        *,
+        noise_multiplier: float,
+        sample_rate: float,
+        steps: int,
+        delta: float,
+        purpose: str,
+        cap_epsilon: float,
+    ) -> Reservation:
+        """Write down a release before it is computed; durable when this returns.
+
+        Args:
+            release_id: name of the release; asking again with the same terms charges nothing.
+            subjects: ids of all subjects that may take part, whether sampled or not.
+            noise_multiplier: noise standard deviation over sensitivity, > 0.
+            sample_rate: probability that a subject takes part in a step, in (0, 1].
+            steps: number of equal releases, >= 1.
+            delta: in (0, 1).
+            purpose: what it is for, such as a run and round; nothing of a subject.
+            cap_epsilon: epsilon that no subject may pass at ``delta``, > 0.
+
+        Returns:
+            The reservation, new or as it was made before.
+
+        Raises:
+            BudgetExceeded: some subject would pass the cap.
+            LedgerError: a value is out of range, the release_id stands for something else, or the
+                ledger is not whole.
+        """
+        tags = sorted({self._tag(subject) for subject in subjects})
+        wanted = Reservation(
+            sequence=0,
+            release_id=release_id,
+            purpose=purpose,
+            noise_multiplier=float(noise_multiplier),
+            sample_rate=float(sample_rate),
+            steps=steps,
+            delta=float(delta),
+            cap_epsilon=float(cap_epsilon),
+            epsilon_after=0.0,
+            subjects=len(tags),
+            cohort=cohort_hash(tags),
+            reserved_at=datetime.now(UTC).isoformat(),
+            previous="",
+        )
+        _check_terms(wanted)
+        with self._transaction():
+            self._check_new_rows()
+            made_before = self._find(release_id)
+            if made_before is None:
+                return self._write(wanted, tags)
+        if made_before.terms() != wanted.terms():
+            msg = (
+                f"Release {release_id!r} was reserved with other terms: "
+                "give a new release its own name."
+            )
+            raise LedgerError(msg)
+        return made_before
+
+    def spent(self, delta: float) -> float:
+        """Largest epsilon spent on any subject so far, at the given delta; 0 for none."""
+        with self._lock:
+            return self._worst_epsilon(delta)
+
+    def releases(self) -> list[Reservation]:
+        """Every reservation made, oldest first."""
+        with self._lock:
+            return [row for row, _ in self._rows()]
+
+    def head(self) -> tuple[int, str]:
+        """Number of rows and hash of the last, to be kept where this ledger's disk is not."""
+        with self._lock:
+            return self._head()
+
+    def extends(self, count: int, row_hash: str) -> bool:
+        """Whether this ledger still holds everything it held when its head was ``(count, hash)``.
+
+        Args:
+            count: number of rows then.
+            row_hash: hash of the last row then.
+        """
+        with self._lock:
+            return self._holds(count, row_hash)
+
+    def verify(self) -> list[BrokenRow]:
+        """Every row that is not as it was written; empty means whole (but see ``extends``)."""
+        with self._lock:
+            return self._broken_rows((0, GENESIS))
+
+    def close(self) -> None:
+        """Give the file back; what was reserved is on disk already."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _tag(self, subject: str) -> str:
+        return hmac.digest(self._subject_key, subject.encode(), "sha256").hex()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def _write(self, wanted: Reservation, tags: list[str]) -> Reservation:
+        release = Release(wanted.noise_multiplier, wanted.steps, wanted.sample_rate)
+        after = self._worst_epsilon(wanted.delta, tags=tags, extra=[release])
+        if not after <= wanted.cap_epsilon:
+            raise BudgetExceeded(
+                spent=self._worst_epsilon(wanted.delta, tags=tags),
+                requested=after,
+                cap=wanted.cap_epsilon,
+                delta=wanted.delta,
+            )
+        count, previous = self._head()
+        row = replace(wanted, sequence=count + 1, epsilon_after=after, previous=previous)
+        row = replace(row, hash=row.row_hash())
+        signature = self._key.sign(row.hash.encode())
+        values = [getattr(row, name) for name in COLUMNS]
+        self._database.execute(_INSERT, (*values, signature))
+        self._database.executemany(
+            "INSERT INTO participation VALUES (?, ?)", ((tag, row.sequence) for tag in tags)
+        )
+        return row
+
+    def _worst_epsilon(
+        self, delta: float, *, tags: list[str] | None = None, extra: Sequence[Release] = ()
+    ) -> float:
+        """Largest epsilon among the subjects (all if not given), with ``extra`` on top."""
+        wanted = None if tags is None else json.dumps(tags)
+        # Among subjects with the same subsampled releases the largest mu decides.
+        largest: dict[str, float] = {"": 0.0}
+        for squared_mu, subsampled in self._database.execute(_HISTORIES, (wanted,)):
+            kind = ",".join(sorted((subsampled or "").split(",")))
+            largest[kind] = max(largest.get(kind, 0.0), squared_mu)
+        return max(
+            compose([*self._history(kind, squared_mu), *extra], delta)
+            for kind, squared_mu in largest.items()
+        )
+
+    def _history(self, subsampled: str, squared_mu: float) -> list[Release]:
+        found = self._database.execute(
+            "SELECT noise_multiplier, steps, sample_rate FROM releases "
+            "WHERE sequence IN (SELECT value FROM json_each(?))",
+            (f"[{subsampled}]",),
+        )
+        history = [Release(*row) for row in found]
+        if squared_mu > 0:
+            history.append(Release(1 / math.sqrt(squared_mu), 1))
+        return history
+
+    def _rows(self, after: int = 0) -> Iterator[tuple[Reservation, bytes]]:
+        found = self._database.execute(f"{_SELECT} WHERE sequence > ? ORDER BY sequence", (after,))
+        return ((Reservation(*row[:-1]), row[-1]) for row in found.fetchall())
+
+    def _find(self, release_id: str) -> Reservation | None:
+        found = self._database.execute(f"{_SELECT} WHERE release_id = ?", (release_id,)).fetchone()
+        return None if found is None else Reservation(*found[:-1])
+
+    def _head(self) -> tuple[int, str]:
+        found = self._database.execute(
+            "SELECT sequence, hash FROM releases ORDER BY sequence DESC LIMIT 1"
+        ).fetchone()
+        return (0, GENESIS) if found is None else (found[0], found[1])
+
+    def _holds(self, count: int, row_hash: str) -> bool:
+        if count == 0:
+            return row_hash == GENESIS
+        found = self._database.execute("SELECT hash FROM releases WHERE sequence = ?", (count,))
+        return bool(found.fetchone() == (row_hash,))
+
+    def _check_new_rows(self) -> None:
+        """Build on whole rows only; those that this object has seen are not read again."""
+        broken = self._broken_rows(self._verified)
+        count, row_hash = self._verified
+        if not self._holds(count, row_hash):
+            broken.append(BrokenRow(count, "was here and is gone"))
+        if broken:
+            msg = (
+                f"Expected a whole ledger, got {len(broken)} faults, the first at row "
+                f"{broken[0].sequence} ({broken[0].reason}): restore the ledger, do not train."
+            )
+            raise LedgerError(msg)
+        self._verified = self._head()
+
+    def _broken_rows(self, after: tuple[int, str]) -> list[BrokenRow]:
+        broken = find_broken_rows(
+            self._rows(after[0]),
+            self._key.public_key(),
+            subject_tags_of=self._tags_of,
+            after=after,
+        )
+        stray = self._database.execute(
+            "SELECT DISTINCT sequence FROM participation "
+            "WHERE sequence NOT IN (SELECT sequence FROM releases)"
+        )
+        return broken + [BrokenRow(row[0], "subjects without a release") for row in stray]
+
+    def _tags_of(self, sequence: int) -> list[str]:
+        found = self._database.execute(
+            "SELECT subject FROM participation WHERE sequence = ?", (sequence,)
+        )
+        return [row[0] for row in found]
+
+
+def _check_terms(wanted: Reservation) -> None:
+    rules = (
+        ("release_id", "a name", bool(wanted.release_id)),
+        ("subjects", ">= 1", wanted.subjects >= 1),
+        ("noise_multiplier", "> 0", 0 < wanted.noise_multiplier < math.inf),
+        ("sample_rate", "in (0, 1]", 0 < wanted.sample_rate <= 1),
+        ("steps", "a whole number >= 1", isinstance(wanted.steps, int) and wanted.steps >= 1),
+        ("delta", "in (0, 1)", 0 < wanted.delta < 1),
+        ("cap_epsilon", "> 0", 0 < wanted.cap_epsilon < math.inf),
+    )
+    faults = [
+        f"Expected {name} {expected}, got {getattr(wanted, name)!r}."
+        for name, expected, holds in rules
+        if not holds
+    ]
+    if faults:
+        raise LedgerError("\n".join(faults))

@@ -1,0 +1,226 @@
+"""``recordings.csv``: which recordings a site has, of whom, with which score and consent.
+
+Labels and demographics live here alone. A faulty table gives one error with every fault by line
+and column, because whoever mends it should need one pass.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+from client.manifest_columns import ColumnRules, suggest
+from client.recording import Fault, ManifestError, Recording, RecordingManifest
+from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from shared_models.consortium import ConsortiumConfig
+
+__all__ = ["Fault", "ManifestError", "Recording", "RecordingManifest", "read_manifest"]
+
+Cells = Mapping[str, object]
+"""The sound cells of a row by column; a faulty cell is absent."""
+
+
+def read_manifest(
+    path: Path,
+    *,
+    consortium: ConsortiumConfig,
+    root: Path,
+    now: datetime | None = None,
+    require_files: bool = True,
+) -> RecordingManifest:
+    """The recordings of a site, checked against the study.
+
+    Args:
+        path: ``recordings.csv``, UTF-8 with or without byte order mark, separated by commas or
+            semicolons.
+        consortium: The study.
+        root: Folder that the column ``file`` starts from and may not leave.
+        now: The present, with offset; later recordings are faults. None: the clock's.
+        require_files: Whether each recording must name an existing video; simulated cohorts and
+            the training process, which cannot see videos, say False.
+
+    Raises:
+        ManifestError: With every fault of the table.
+    """
+    faults: list[Fault] = []
+    rows = list(_table(path, faults))
+    rules = ColumnRules(consortium, root, now or datetime.now(UTC), require_files)
+    header = _header(rows, consortium, faults)
+    checked = [
+        (line, _cells(line, dict(zip(header, row, strict=True)), rules, faults))
+        for line, row in _even_rows(rows[1:], header, faults)
+    ]
+    if not checked and not faults:
+        faults.append(Fault(1, "", "Expected at least one recording below the header, got none"))
+    faults += _duplicate_ids(checked)
+    faults += _inconsistent_subjects(checked)
+    if faults:
+        raise ManifestError(path, sorted(faults, key=lambda fault: fault.line))
+    return _manifest(checked, consortium)
+
+
+def _table(path: Path, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and stripped cells of each row that is not empty, the header first."""
+    text = _text(path, faults)
+    first = text.partition("\n")[0]
+    separator = ";" if first.count(";") > first.count(",") else ","
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    line = 1
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        faults.append(Fault(line, "", f"Expected a CSV row, got one with a fault: {error}"))
+
+
+def _text(path: Path, faults: list[Fault]) -> str:
+    """The file's text; empty, with a fault, if it has none."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        faults.append(Fault(0, "", f"Expected a readable table: {error.strerror}"))
+        return ""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        fault = "Expected UTF-8, got other bytes: save the table as 'CSV UTF-8'"
+        faults.append(Fault(line, "", fault))
+        return ""
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        faults.append(Fault(line, "", "Expected text, got a NUL byte: the file is damaged"))
+        return ""
+    return text
+
+
+def _header(
+    rows: list[tuple[int, list[str]]], consortium: ConsortiumConfig, faults: list[Fault]
+) -> list[str]:
+    """Column names; missing, unnamed and doubled ones are faults."""
+    if not rows:
+        if not faults:
+            columns = ",".join(REQUIRED_COLUMNS)
+            faults.append(Fault(1, "", f"Expected the header {columns}, got an empty file"))
+        return []
+    line, header = rows[0]
+    required = (*REQUIRED_COLUMNS, *(("task",) if consortium.study.tasks else ()))
+    faults += [Fault(line, name, fault) for name, fault in _header_faults(header, required)]
+    return header
+
+
+def _header_faults(header: list[str], required: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Column and fault of each missing, misspelt or doubled column."""
+    unknown = tuple(name for name in header if name not in (*required, *OPTIONAL_COLUMNS))
+    for name in required:
+        if name not in header:
+            hint = suggest(name, unknown).replace("did you mean", "is it")
+            yield name, f"Expected a column {name!r}, got none{hint}"
+    for found in unknown:
+        if hint := suggest(found, tuple(n for n in OPTIONAL_COLUMNS if n not in header)):
+            yield found, f"Unknown column {found!r}{hint}"
+    for name in sorted({name for name in header if header.count(name) > 1}):
+        yield name, f"Expected each column once, got {name!r} {header.count(name)} times"
+
+
+def _even_rows(
+    rows: list[tuple[int, list[str]]], header: list[str], faults: list[Fault]
+) -> Iterator[tuple[int, list[str]]]:
+    """Rows with one cell a column; the others are faults."""
+    for line, row in rows:
+        if len(row) == len(header):
+            yield line, row
+        else:
+            fault = f"Expected {len(header)} cells, as in the header, got {len(row)}"
+            faults.append(Fault(line, "", fault))
+
+
+def _cells(
+    line: int, row: Mapping[str, str], rules: ColumnRules, faults: list[Fault]
+) -> dict[str, object]:
+    """The checked values of one row, by column; faulty cells are left out and reported."""
+    withdrawn = row.get("consent") == "withdrawn"
+    parsers: dict[str, Callable[[str], object]] = {
+        "recording_id": rules.identifier,
+        "subject_id": rules.identifier,
+        # A withdrawn recording may be gone already, and must be allowed to be.
+        "file": rules.text if withdrawn else rules.file,
+        "recorded_at": rules.recorded_at,
+        "age_years": rules.age_years,
+        "sex": rules.sex,
+        "score": rules.score,
+        "consent": rules.consent,
+        "visit": rules.text,
+        "task": rules.text,
+        "treatment": rules.text,
+    }
+    cells: dict[str, object] = {}
+    for column, text in row.items():
+        try:
+            cells[column] = parsers.get(column, str)(text)
+        except ValueError as error:
+            faults.append(Fault(line, column, str(error)))
+    return cells
+
+
+def _duplicate_ids(rows: list[tuple[int, dict[str, object]]]) -> Iterator[Fault]:
+    first: dict[object, int] = {}
+    for line, cells in rows:
+        name = cells.get("recording_id")
+        if name is not None and first.setdefault(name, line) != line:
+            fault = f"Expected each recording_id once, got {name!r} again (line {first[name]})"
+            yield Fault(line, "recording_id", fault)
+
+
+def _inconsistent_subjects(rows: list[tuple[int, dict[str, object]]]) -> Iterator[Fault]:
+    """Subjects whose sex changes, or who are younger at a later recording."""
+    by_subject: dict[object, list[tuple[int, dict[str, object]]]] = defaultdict(list)
+    for line, cells in rows:
+        if "subject_id" in cells:
+            by_subject[cells["subject_id"]].append((line, cells))
+    for subject, own in by_subject.items():
+        yield from _changed_sex(subject, own)
+        yield from _shrinking_age(subject, own)
+
+
+def _changed_sex(subject: object, own: list[tuple[int, dict[str, object]]]) -> Iterator[Fault]:
+    known = [(line, cells["sex"]) for line, cells in own if "sex" in cells]
+    for line, sex in known[1:]:
+        if sex != known[0][1]:
+            fault = f"Expected one sex for {subject!r}, got {sex} after {known[0][1]}"
+            yield Fault(line, "sex", f"{fault} (line {known[0][0]})")
+
+
+def _shrinking_age(subject: object, own: list[tuple[int, dict[str, object]]]) -> Iterator[Fault]:
+    aged = sorted(
+        (cast("datetime", cells["recorded_at"]), cast("float", cells["age_years"]), line)
+        for line, cells in own
+        if "recorded_at" in cells and "age_years" in cells
+    )
+    for (_, before, earlier), (_, age, line) in itertools.pairwise(aged):
+        if age < before:
+            fault = f"Expected {subject!r} to grow older, got {age:g} years after {before:g}"
+            yield Fault(line, "age_years", f"{fault} (line {earlier}, recorded before)")
+
+
+def _manifest(
+    rows: list[tuple[int, dict[str, object]]], consortium: ConsortiumConfig
+) -> RecordingManifest:
+    every = [Recording.from_cells(line, cells) for line, cells in rows]
+    granted = [recording for recording in every if recording.consent == "granted"]
+    tasks = consortium.study.tasks
+    of_study = [r for r in granted if not tasks or r.task in tasks]
+    return RecordingManifest(
+        recordings=tuple(of_study),
+        withdrawn=tuple(r for r in every if r.consent == "withdrawn"),
+        other_tasks=len(granted) - len(of_study),
+    )

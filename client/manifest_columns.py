@@ -1,0 +1,160 @@
+"""What each column of ``recordings.csv`` may hold: text of one cell to a checked value."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import stat
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, get_args
+
+from shared_models.consortium import ConsortiumConfig, Sex
+
+Consent = Literal["granted", "withdrawn"]
+SEXES: tuple[str, ...] = get_args(Sex)
+CONSENTS: tuple[str, ...] = get_args(Consent)
+OLDEST_YEARS = 120.0
+FIRST_YEAR = 1950
+LONGEST_TEXT = 200
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,9}(\.[0-9]{0,9})?")
+
+
+@dataclass(frozen=True)
+class ColumnRules:
+    """Checks of single cells. Each method returns the value or raises ValueError with the fault.
+
+    Attributes:
+        consortium: The study: instrument range and youngest age band.
+        root: Folder that ``file`` starts from and may not leave.
+        now: The present, with offset.
+        require_files: Whether ``file`` must name an existing file.
+    """
+
+    consortium: ConsortiumConfig
+    root: Path
+    now: datetime
+    require_files: bool
+
+    def identifier(self, text: str) -> str:
+        """A non-empty printable name."""
+        if not text:
+            msg = "Expected a name, got an empty cell"
+            raise ValueError(msg)
+        return self.text(text)
+
+    def text(self, text: str) -> str:
+        """Printable text of sensible length."""
+        if len(text) > LONGEST_TEXT or not text.isprintable():
+            msg = f"Expected at most {LONGEST_TEXT} printable characters, got {_short(text)}"
+            raise ValueError(msg)
+        return text
+
+    def file(self, text: str) -> Path | None:
+        """A file inside the videos folder; None if empty and files are not required."""
+        if not text:
+            if self.require_files:
+                msg = "Expected the path of a video, got an empty cell"
+                raise ValueError(msg)
+            return None
+        path = self._inside(text)
+        if self.require_files and not _is_file(path):
+            msg = f"Expected an existing file, found none at {_short(text)} in {self.root}"
+            raise ValueError(msg)
+        return path
+
+    def recorded_at(self, text: str) -> datetime:
+        """A moment with offset, not in the future."""
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            moment = None
+        if moment is None or moment.utcoffset() is None:
+            msg = (
+                "Expected ISO 8601 with offset, such as 2026-03-02T09:30:00+01:00, "
+                f"got {_short(text)}"
+            )
+            raise ValueError(msg)
+        if moment.year < FIRST_YEAR or moment > self.now:
+            msg = f"Expected a moment between {FIRST_YEAR} and now, got {text}"
+            raise ValueError(msg)
+        return moment
+
+    def age_years(self, text: str) -> float:
+        """An age between 0 and 120 years that belongs to a band of the study."""
+        age = _number(text, low=0.0, high=OLDEST_YEARS, what="an age in years")
+        if self.consortium.fairness.age_group(age) is None:
+            youngest = self.consortium.fairness.age_bands[0]
+            msg = f"Expected at least {youngest} years (the study's youngest age band), got {text}"
+            raise ValueError(msg)
+        return age
+
+    def sex(self, text: str) -> str:
+        """``female``, ``male`` or ``other``."""
+        return _choice(text, SEXES)
+
+    def score(self, text: str) -> float | None:
+        """A score of the study's instrument; None if empty."""
+        low, high, _ = self.consortium.study.score_range
+        name = self.consortium.study.instrument
+        return _number(text, low=low, high=high, what=f"a score of {name}") if text else None
+
+    def consent(self, text: str) -> str:
+        """``granted`` (also if empty) or ``withdrawn``."""
+        return _choice(text or "granted", CONSENTS)
+
+    def _inside(self, text: str) -> Path:
+        try:
+            root = self.root.resolve()
+            path = (root / self.text(text)).resolve()
+        except (OSError, RuntimeError) as error:
+            msg = f"Expected the path of a video, got {_short(text)}"
+            raise ValueError(msg) from error
+        if not path.is_relative_to(root):
+            msg = f"Expected a file inside {root}, got {_short(text)}, which lies outside"
+            raise ValueError(msg)
+        return path
+
+
+def suggest(name: str, known: tuple[str, ...]) -> str:
+    """A did-you-mean clause, or nothing.
+
+    >>> suggest("subjct_id", ("subject_id", "score"))
+    " (did you mean 'subject_id'?)"
+    >>> suggest("F", ("female", "male"))
+    " (did you mean 'female'?)"
+    """
+    lowered = name.strip().lower()
+    close = difflib.get_close_matches(lowered, known, n=1, cutoff=0.6)
+    close = close or [one for one in known if lowered and one.startswith(lowered)]
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _choice(text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
+        msg = f"Expected {', '.join(choices)}, got {_short(text)}{suggest(text, choices)}"
+        raise ValueError(msg)
+    return text
+
+
+def _number(text: str, *, low: float, high: float, what: str) -> float:
+    value = float(text) if _NUMBER.fullmatch(text) else math.nan
+    if not low <= value <= high:
+        msg = f"Expected {what} between {low:g} and {high:g}, got {_short(text)}"
+        raise ValueError(msg)
+    return value
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _short(text: str) -> str:
+    """A cell as it may be shown: quoted, without control characters, not too long."""
+    return repr(text if len(text) <= 80 else text[:80] + "...")

@@ -1,0 +1,139 @@
+"""Where the face landmarker bundle comes from, and the hash that every copy must have."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+FACE_MODEL_NAME = "face_landmarker.task"
+FACE_MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+FACE_MODEL_URL = (
+    "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/"
+    "float16/1/face_landmarker.task"
+)
+FACE_MODEL_BYTES = 3_758_596
+_TIMEOUT_S = 30.0
+_CHUNK_BYTES = 1 << 20
+
+
+class FaceModelError(RuntimeError):
+    """The face landmarker bundle is missing or is not the one this version was built for."""
+
+
+def user_cache() -> Path:
+    """Where a downloaded bundle is kept for this account."""
+    return Path.home() / ".cache" / "vultus" / FACE_MODEL_NAME
+
+
+def find_face_model(
+    candidates: Sequence[Path | None] = (),
+    *,
+    cache: Path | None = None,
+    url: str | None = FACE_MODEL_URL,
+) -> Path:
+    """Path of a verified face landmarker bundle.
+
+    A candidate that is given must exist and be right: falling back silently would hide that a
+    site's own copy is damaged. The cache and the download follow only where none is given.
+
+    Args:
+        candidates: Places named by the site kit, ``site.toml`` or the command line; None entries
+            are skipped and the first other one decides.
+        cache: Where a download is kept; the account's cache by default.
+        url: Where to fetch the bundle; None never touches the network.
+
+    Returns:
+        The path of a file whose SHA-256 is :data:`FACE_MODEL_SHA256`.
+
+    Raises:
+        FaceModelError: If the named or cached file is missing or wrong, or the download fails.
+    """
+    for candidate in candidates:
+        if candidate is not None:
+            return verify_face_model(candidate)
+    kept = cache or user_cache()
+    if kept.is_file() and sha256_of_file(kept) == FACE_MODEL_SHA256:
+        return kept
+    if url is None:
+        raise FaceModelError(_hand_over_message(kept, "no path was given and the cache is empty"))
+    return _download(url, kept)
+
+
+def verify_face_model(path: Path) -> Path:
+    """The same path, once its file is known to be the right bundle.
+
+    Args:
+        path: A face landmarker bundle.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        FaceModelError: If the file is missing or has another hash.
+    """
+    if not path.is_file():
+        raise FaceModelError(_hand_over_message(path, f"no file at {path}"))
+    found = sha256_of_file(path)
+    if found != FACE_MODEL_SHA256:
+        msg = (
+            f"Expected the face model {path} with SHA-256 {FACE_MODEL_SHA256}, got {found}. "
+            f"Replace it with float16 version 1 from {FACE_MODEL_URL}"
+        )
+        raise FaceModelError(msg)
+    return path
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file of any size, read in chunks.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _download(url: str, target: Path) -> Path:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310 - fixed https
+            content = reply.read(2 * FACE_MODEL_BYTES)
+    except (urllib.error.URLError, OSError) as error:
+        raise FaceModelError(_hand_over_message(target, f"the download failed: {error}")) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != FACE_MODEL_SHA256:
+        msg = (
+            f"Expected SHA-256 {FACE_MODEL_SHA256} from {url}, got {found}. A proxy may have "
+            f"answered in its place; {_hand_over_message(target, 'nothing was kept')}"
+        )
+        raise FaceModelError(msg)
+    _write_atomically(target, content)
+    return target
+
+
+def _write_atomically(target: Path, content: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        partial = Path(file.name)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(target)
+
+
+def _hand_over_message(target: Path, found: str) -> str:
+    return (
+        f"Expected the face landmarker bundle {FACE_MODEL_NAME} "
+        f"({FACE_MODEL_BYTES} bytes, SHA-256 {FACE_MODEL_SHA256}), {found}. On a machine with "
+        f"internet fetch {FACE_MODEL_URL}, copy it to {target} or pass --face-model FILE."
+    )

@@ -1,0 +1,119 @@
+"""What may be said of each group: measured, too uncertain, withheld, empty or missing.
+
+These are five different things from the sums to the page: a withheld group is not an empty one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from privacy.counts import suppress_small_cells
+from server.intervals import Estimate, auroc, mean_error, rate
+from shared_models.tallies import GroupTally
+
+Metric = Literal["auroc", "tpr", "fpr", "selection_rate", "ppv", "mae", "rmse", "bias"]
+State = Literal["reported", "too_few", "suppressed", "zero", "not_reported"]
+Cell = tuple[str, str]
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+OVERALL: Cell = ("overall", "all")
+
+
+@dataclass(frozen=True)
+class GroupMetrics:
+    """What may be said of one group.
+
+    Attributes:
+        attribute: ``"overall"``, ``"age_band"``, ``"sex"`` or ``"site"``.
+        group: Name of the group.
+        state: ``reported``; ``too_few``: measured, but too uncertain for AUROC, TPR and FPR;
+            ``suppressed``: withheld to protect its subjects; ``zero``: known to have no subjects;
+            ``not_reported``: was to be measured, but no sums came in.
+        count: Subjects, as noised and rounded; None where withheld or unknown.
+        count_noise: Standard deviation of the noise in the count.
+        metrics: Estimates by metric; empty where withheld or unknown.
+    """
+
+    attribute: str
+    group: str
+    state: State
+    count: int | None
+    count_noise: float
+    metrics: dict[Metric, Estimate]
+
+
+def suppressed_cells(tallies: Sequence[GroupTally], *, min_cell: int) -> frozenset[Cell]:
+    """Cells to withhold: small ones, and others without which a small one could be worked out.
+
+    An exact zero is no small cell: nobody is in it. What an attribute leaves out of the total
+    (subjects of no declared group) counts as a cell when no noise hides it.
+
+    Guarantees:
+        Total minus the published groups of an attribute is never the count of a single group, nor
+        of fewer than ``min_cell`` subjects as noised, unless it is nobody at all. The decision
+        follows from the noised counts alone and therefore costs no privacy.
+    """
+    hidden: set[Cell] = set()
+    totals = [t for t in tallies if t.attribute == "overall"]
+    for attribute in dict.fromkeys(tally.attribute for tally in tallies):
+        counted = [t for t in tallies if t.attribute == attribute and not _is_zero(t)]
+        hidden |= _hide(counted, _left_out(counted, totals), min_cell=min_cell)
+    return frozenset(hidden)
+
+
+def describe_group(
+    cell: Cell,
+    sums: Mapping[Cell, GroupTally],
+    *,
+    hidden: frozenset[Cell],
+    error_limit: float,
+) -> GroupMetrics:
+    """What may be said of one cell."""
+    tally = sums.get(cell)
+    if tally is None:
+        return GroupMetrics(*cell, "not_reported", None, 0.0, {})
+    noise = tally.noise_stddev * (2 * tally.bins) ** 0.5
+    if cell in hidden:
+        return GroupMetrics(*cell, "suppressed", None, noise, {})
+    if _is_zero(tally):
+        return GroupMetrics(*cell, "zero", 0, noise, {})
+    metrics = {metric: measure(tally, metric, error_limit=error_limit) for metric in METRICS}
+    usable = any(metrics[metric].value is not None for metric in ("auroc", "tpr", "fpr"))
+    state: State = "reported" if usable else "too_few"
+    return GroupMetrics(*cell, state, max(round(tally.count), 0), noise, metrics)
+
+
+def measure(
+    tally: GroupTally, metric: Metric, *, error_limit: float, confidence: float = 0.95
+) -> Estimate:
+    """Estimate of any metric; errors in points, everything else a fraction."""
+    if metric == "auroc":
+        return auroc(tally, confidence=confidence)
+    if metric == "mae" or metric == "bias" or metric == "rmse":  # noqa: PLR1714 - narrows the type
+        return mean_error(tally, metric, error_limit=error_limit, confidence=confidence)
+    return rate(tally, metric, confidence=confidence)
+
+
+def _is_zero(tally: GroupTally) -> bool:
+    return tally.noise_stddev == 0 and tally.count == 0
+
+
+def _left_out(counted: Sequence[GroupTally], totals: Sequence[GroupTally]) -> list[float]:
+    """Number of subjects in no group of an attribute, where the sums give it away exactly."""
+    if not counted or not totals or any(t.noise_stddev > 0 for t in (*counted, *totals)):
+        return []
+    rest = sum(t.count for t in totals) - sum(t.count for t in counted)
+    return [rest] if rest > 0 else []
+
+
+def _hide(counted: Sequence[GroupTally], rest: list[float], *, min_cell: int) -> set[Cell]:
+    counts = np.array([*(tally.count for tally in counted), *rest])
+    hidden = suppress_small_cells(counts, min_cell)
+    while hidden.any() and counts[hidden].sum() < min_cell and not hidden.all():
+        hidden[int(np.argmin(np.where(hidden, np.inf, counts)))] = True
+    named = zip(counted, hidden, strict=False)
+    return {(tally.attribute, tally.group) for tally, is_hidden in named if is_hidden}

@@ -1,0 +1,285 @@
+"""Performance of a score, with an interval, from the noised sums of one group.
+
+Every interval is an inversion: it holds each value that the observed sums do not contradict, where
+the sums vary for two independent reasons, the sample of subjects and the noise that was added on
+purpose. Ratios of noised sums are handled as Fieller did, so a denominator that noise could have
+made gives a wide interval and never a confident one. Without noise the intervals of rates are
+Wilson's. Noised histograms have negative entries; the estimators are linear or bilinear in the raw
+entries and therefore unbiased, and only the final figures are cut to their range.
+
+Source: Wilson 1927, doi:10.1080/01621459.1927.10502953; Fieller 1954,
+doi:10.1111/j.2517-6161.1954.tb00159.x; DeLong, DeLong and Clarke-Pearson 1988, doi:10.2307/2531595;
+Newcombe 2006 (method 5), doi:10.1002/sim.2324.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.special import ndtri, stdtrit
+
+from shared_models.tallies import Float64Array, GroupTally
+
+Rate = Literal["tpr", "fpr", "selection_rate", "ppv"]
+ErrorMean = Literal["mae", "bias", "rmse"]
+
+WIDEST_INTERVAL = 0.5
+"""A wider interval (as a fraction of the largest value) says too little for a point."""
+
+_GRID = np.linspace(0.0, 1.0, 2001)
+_TRUSTED_DELONG = (0.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval, or the reason why there is none.
+
+    Attributes:
+        value: Point estimate; None where it would mislead, zero only where zero was measured.
+        low: Lower end of the interval, None where nothing can be said.
+        high: Upper end of the interval.
+        note: Why there is no point, or how the interval must be read; empty otherwise.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class AurocVariance:
+    """The two independent variances of an AUROC.
+
+    Attributes:
+        sampling: Variance because other subjects could have come (DeLong).
+        noise: Variance because of the noise added to the histograms.
+    """
+
+    sampling: float
+    noise: float
+
+
+def auroc(tally: GroupTally, *, confidence: float = 0.95) -> Estimate:
+    """Probability that a subject above the threshold scores higher than one below it, 0 to 1.
+
+    Ties within a bin count one half. The interval inverts the statistic U - a P N over a, with
+    DeLong's sampling variance carried from the estimate to a by Newcombe's formula.
+
+    Args:
+        tally: Histograms of both classes, exact or noised.
+        confidence: Probability that the interval covers, 0 to 1.
+
+    >>> sums = np.array([0, 2, 3, 15, 15, 3, 2, 0, 0, 0, 0.0])
+    >>> estimate = auroc(GroupTally("overall", "all", sums))
+    >>> [round(x, 2) for x in (estimate.value, estimate.low, estimate.high)]
+    [0.96, 0.84, 0.99]
+    """
+    positives, negatives = tally.positives.sum(), tally.negatives.sum()
+    if min(positives, negatives) < 1:
+        return _one_class(tally)
+    pairs = positives * negatives
+    wins = float(tally.positives @ _negatives_below(tally))
+    variance = _sampling_curve(tally) * pairs**2 + _noise_curve(tally, _GRID)
+    inside = (wins - _GRID * pairs) ** 2 <= ndtri((1 + confidence) / 2) ** 2 * variance
+    value = float(np.clip(wins / pairs, 0, 1))
+    covered = _GRID[inside]
+    low = min(value, float(covered.min(initial=1)))
+    high = max(value, float(covered.max(initial=0)))
+    return judge_width(value, low, high, widest=WIDEST_INTERVAL)
+
+
+def auroc_variance(tally: GroupTally) -> AurocVariance:
+    """Variance of the AUROC of a group with subjects in both classes.
+
+    Raises:
+        ValueError: If a class has fewer than two subjects, as noised.
+    """
+    positives, negatives = tally.positives.sum(), tally.negatives.sum()
+    if min(positives, negatives) < 2:
+        msg = f"Expected at least 2 subjects a class, got {positives:.1f} and {negatives:.1f}"
+        raise ValueError(msg)
+    pairs = positives * negatives
+    area = float(np.clip(tally.positives @ _negatives_below(tally) / pairs, 0, 1))
+    noise = float(_noise_curve(tally, np.array([area]))[0]) / pairs**2
+    return AurocVariance(_delong(tally, area), noise)
+
+
+def rate(tally: GroupTally, name: Rate, *, confidence: float = 0.95) -> Estimate:
+    """Fraction of subjects at the decision threshold (log-odds 0), 0 to 1.
+
+    Args:
+        tally: Histograms of both classes, exact or noised.
+        name: ``tpr``, ``fpr``, ``selection_rate`` or ``ppv``.
+        confidence: Probability that the interval covers, 0 to 1.
+
+    >>> sums = np.array([0, 2, 8, 0, 0, 0, 0, 0, 0, 0, 0.0])
+    >>> estimate = rate(GroupTally("overall", "all", sums), "tpr")
+    >>> [round(x, 2) for x in (estimate.value, estimate.low, estimate.high)]
+    [0.8, 0.49, 0.94]
+    """
+    hits, misses = _hits_and_misses(tally, name)
+    total = float(hits.sum() + misses.sum())
+    if total < 1:
+        return _empty(tally, 0.0, 1.0)
+    count = float(np.clip(hits.sum(), 0, total))
+    noise = len(hits) * tally.noise_stddev**2
+    z2 = ndtri((1 + confidence) / 2) ** 2
+    low, high = _between_roots(
+        total**2 + z2 * (total - 2 * noise),
+        -2 * count * total - z2 * (total - 2 * noise),
+        count**2 - z2 * noise,
+    )
+    return judge_width(*np.clip([count / total, low, high], 0, 1), widest=WIDEST_INTERVAL)
+
+
+def mean_error(
+    tally: GroupTally, name: ErrorMean, *, error_limit: float, confidence: float = 0.95
+) -> Estimate:
+    """Mean absolute error, signed bias or root mean square error, in points of the instrument.
+
+    The interval of the RMSE takes errors for normal, because their fourth moment is not sent.
+
+    Args:
+        tally: Error sums, exact or noised.
+        name: ``mae``, ``bias`` (predicted minus recorded) or ``rmse``.
+        error_limit: Largest error counted, in points.
+        confidence: Probability that the interval covers, 0 to 1.
+    """
+    floor = -1.0 if name == "bias" else 0.0
+    if tally.count < 2:
+        return _empty(tally, floor * error_limit, error_limit)
+    total, variance = _error_sum(tally, name)
+    z2 = ndtri((1 + confidence) / 2) ** 2
+    t2 = stdtrit(tally.count - 1, (1 + confidence) / 2) ** 2
+    count = tally.count
+    low, high = _between_roots(
+        count**2 - z2 * 2 * tally.bins * tally.noise_stddev**2,
+        -2 * total * count,
+        total**2 - t2 * count * variance - z2 * tally.error_noise_stddev**2,
+    )
+    figures = np.clip([total / count, low, high], floor, 1)
+    if name == "rmse":
+        figures = np.sqrt(figures)
+    return judge_width(*(figures * error_limit), widest=WIDEST_INTERVAL * error_limit)
+
+
+def _negatives_below(tally: GroupTally) -> Float64Array:
+    return np.cumsum(tally.negatives) - tally.negatives / 2
+
+
+def _positives_above(tally: GroupTally) -> Float64Array:
+    return np.cumsum(tally.positives[::-1])[::-1] - tally.positives / 2
+
+
+def _delong(tally: GroupTally, area: float) -> float:
+    """DeLong's variance, less what noise adds to squares; can be negative under heavy noise."""
+    bins, noise = tally.bins, tally.noise_stddev**2
+    below = np.arange(bins)
+    rows = below * (1 - area) ** 2 + (0.5 - area) ** 2 + below[::-1] * area**2
+    parts = []
+    for own, other, order in (
+        (tally.positives, _negatives_below(tally) / tally.negatives.sum(), rows),
+        (tally.negatives, _positives_above(tally) / tally.positives.sum(), rows[::-1]),
+    ):
+        total, opposite = own.sum(), tally.count - own.sum()
+        spread = own @ ((other - area) ** 2 - noise * order / opposite**2)
+        parts.append(spread / (total - 1) / total)
+    return float(sum(parts))
+
+
+def _newcombe(area: Float64Array, positives: float, negatives: float) -> Float64Array:
+    """Variance of an AUROC as a function of the AUROC alone (method 5)."""
+    half = (positives + negatives) / 2 - 1
+    shape = 1 + half * (1 - area) / (2 - area) + half * area / (1 + area)
+    return np.asarray(area * (1 - area) * shape / (positives * negatives))
+
+
+def _sampling_curve(tally: GroupTally) -> Float64Array:
+    """Sampling variance at each AUROC of the grid."""
+    positives, negatives = float(tally.positives.sum()), float(tally.negatives.sum())
+    curve = _newcombe(_GRID, positives, negatives)
+    if min(positives, negatives) < 2:
+        return curve
+    area = float(tally.positives @ _negatives_below(tally)) / (positives * negatives)
+    if not 0 < area < 1:
+        return curve
+    shape = float(_newcombe(np.array([area]), positives, negatives)[0])
+    return curve * float(np.clip(_delong(tally, area) / shape, *_TRUSTED_DELONG))
+
+
+def _noise_curve(tally: GroupTally, area: Float64Array) -> Float64Array:
+    """Variance of U - a P N because of noise, at each AUROC a.
+
+    The statistic is bilinear, so its variance is known exactly; squares of noised entries exceed
+    the squares of the true ones by a known amount, which is taken off.
+    """
+    bins, noise = tally.bins, tally.noise_stddev**2
+    a = area[:, None]
+    rows = ((_negatives_below(tally) - a * tally.negatives.sum()) ** 2).sum(axis=1)
+    columns = ((_positives_above(tally) - a * tally.positives.sum()) ** 2).sum(axis=1)
+    pairs = bins * (bins - 1) / 2
+    both = pairs * ((1 - area) ** 2 + area**2) + bins * (0.5 - area) ** 2
+    return np.asarray(np.maximum(noise * (rows + columns) - noise**2 * both, noise**2 * both))
+
+
+def _hits_and_misses(tally: GroupTally, name: Rate) -> tuple[Float64Array, Float64Array]:
+    half = tally.bins // 2
+    found, missed = tally.positives[half:], tally.positives[:half]
+    alarmed, passed = tally.negatives[half:], tally.negatives[:half]
+    return {
+        "tpr": (found, missed),
+        "fpr": (alarmed, passed),
+        "selection_rate": (np.append(found, alarmed), np.append(missed, passed)),
+        "ppv": (found, alarmed),
+    }[name]
+
+
+def _error_sum(tally: GroupTally, name: ErrorMean) -> tuple[float, float]:
+    """Sum of the terms of a mean, and the variance of one term; unit: the largest error."""
+    absolute, signed, squared = (float(total) for total in tally.errors)
+    count, noise = tally.count, tally.error_noise_stddev**2
+    square = float(np.clip(squared / count, 0, 1))
+    if name == "mae":
+        return absolute, _spread(square, absolute, count, noise=noise)
+    spread = _spread(square, signed, count, noise=noise)
+    if name == "bias":
+        return signed, spread
+    centre = max(square - spread, 0)
+    return squared, min(2 * spread**2 + 4 * centre * spread, square * (1 - square))
+
+
+def _spread(square: float, total: float, count: float, *, noise: float) -> float:
+    """Variance of a term from its mean square and its sum."""
+    return max(square - (total**2 - noise) / count**2, 0.0) * count / (count - 1)
+
+
+def _between_roots(a: float, b: float, c: float) -> tuple[float, float]:
+    """Where a x^2 + b x + c <= 0; everywhere if the denominator may be nothing but noise."""
+    if a <= 0:
+        return -math.inf, math.inf
+    root = math.sqrt(max(b**2 - 4 * a * c, 0.0))
+    return (-b - root) / (2 * a), (-b + root) / (2 * a)
+
+
+def _empty(tally: GroupTally, low: float, high: float) -> Estimate:
+    if tally.noise_stddev == 0:
+        return Estimate(None, None, None, "no subjects to compute it from")
+    return Estimate(None, low, high, "too few subjects for the noise")
+
+
+def _one_class(tally: GroupTally) -> Estimate:
+    if tally.noise_stddev == 0:
+        return Estimate(None, None, None, "no subjects on one side of the clinical threshold")
+    return Estimate(None, 0.0, 1.0, "too few subjects on one side of the clinical threshold")
+
+
+def judge_width(value: float, low: float, high: float, *, widest: float) -> Estimate:
+    """The estimate, without its point where the interval is too wide for one."""
+    if high - low <= widest:
+        return Estimate(float(value), float(low), float(high))
+    note = f"too few subjects: the interval is wider than {widest:.2g}"
+    return Estimate(None, float(low), float(high), note)

@@ -1,0 +1,208 @@
+"""Figures of the report as inline SVG: the same bytes for the same numbers, light and dark.
+
+Colours are CSS variables of the page, so one drawing serves both schemes; text stays text, so it
+can be searched, read aloud and takes the page's font. Meaning never rests on colour alone.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from server.intervals import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH_IN = 4.2
+_INK, _MUTED, _MAIN, _SECOND = "#010101", "#020202", "#030303", "#040404"
+_VARIABLES = {
+    _INK: "var(--ink)",
+    _MUTED: "var(--muted)",
+    _MAIN: "var(--main)",
+    _SECOND: "var(--second)",
+}
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vultus",
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "xtick.labelcolor": _INK,
+    "ytick.color": _MUTED,
+    "ytick.labelcolor": _INK,
+}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One row of a dot plot.
+
+    Attributes:
+        label: Name of the group.
+        estimate: Its figure, or None where nothing may be shown.
+        words: What is written in place of a figure.
+        truth: Exact figure, only in a simulation.
+    """
+
+    label: str
+    estimate: Estimate | None
+    words: str = ""
+    truth: float | None = None
+
+
+def plot_curve(
+    points: Sequence[tuple[int, Estimate]],
+    truth: Sequence[tuple[int, float]],
+    *,
+    name: str,
+    label: str,
+    last_round: int,
+) -> str:
+    """A figure by round: a dot with its interval for each evaluation, a dashed line for the truth.
+
+    Args:
+        points: Round and estimate.
+        truth: Round and exact figure, empty outside a simulation.
+        name: Unique on the page.
+        label: What is shown, with its unit.
+        last_round: End of the axis.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2.6)
+        if truth:
+            axes.plot(*zip(*truth, strict=True), "--", color=_SECOND, label="exact (simulation)")
+        for server_round, estimate in points:
+            _draw_interval(axes, estimate, server_round, vertical=True)
+        known = [(r, e.value) for r, e in points if e.value is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), "o", color=_MAIN, label="measured, 95 % interval")
+        axes.set(title=label, xlabel="round", xlim=(0, last_round + 1))
+        axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
+        if truth:
+            axes.legend(frameon=False, fontsize=9, loc="best")
+        return _svg(figure, name=name, alt=f"{label} by round of training")
+
+
+def plot_groups(
+    dots: Sequence[Dot], *, name: str, label: str, reference: float | None = None
+) -> str:
+    """A metric by group: a dot with its interval, words where there is no figure.
+
+    Args:
+        dots: Groups from top to bottom.
+        name: Unique on the page.
+        label: The metric.
+        reference: The figure of all groups together, drawn as a line.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(0.9 + 0.34 * len(dots))
+        for row, dot in enumerate(dots):
+            _draw_dot(axes, dot, row)
+        if reference is not None:
+            axes.axvline(reference, color=_MUTED, linewidth=1, linestyle=":", zorder=0)
+        axes.set(title=label, xlim=(0, 1), ylim=(len(dots) - 0.5, -0.5))
+        axes.set_yticks(range(len(dots)), [dot.label for dot in dots])
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x", color=_MUTED, alpha=0.25, linewidth=0.6)
+        return _svg(figure, name=name, alt=f"{label} by group with 95 % intervals")
+
+
+def plot_bars(bars: Sequence[tuple[str, float]], *, name: str, label: str, target: float) -> str:
+    """Privacy spent by site as bars, against the target as a line.
+
+    Args:
+        bars: Site and epsilon.
+        name: Unique on the page.
+        label: What is shown.
+        target: The bound.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(1.1 + 0.26 * len(bars))
+        axes.barh(range(len(bars)), [epsilon for _, epsilon in bars], color=_MAIN, height=0.55)
+        for row, (_, epsilon) in enumerate(bars):
+            axes.annotate(
+                f"{epsilon:.2f}", (epsilon, row), (4, 0), textcoords="offset points", va="center"
+            )
+        axes.axvline(target, color=_SECOND, linestyle="--")
+        axes.annotate(
+            f"target {target:g}", (target, 1), (0, 2), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", color=_SECOND,
+        )  # fmt: skip
+        largest = max([target, *(epsilon for _, epsilon in bars)])
+        axes.set(xlim=(0, 1.2 * largest), ylim=(len(bars) - 0.5, -0.6), xlabel=label)
+        axes.set_yticks(range(len(bars)), [site for site, _ in bars])
+        axes.tick_params(axis="y", length=0)
+        return _svg(figure, name=name, alt=f"{label} by site, against the target {target:g}")
+
+
+def _figure(height_in: float) -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    FigureCanvasSVG(figure)
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    return figure, axes
+
+
+def _draw_dot(axes: Axes, dot: Dot, row: int) -> None:
+    if dot.truth is not None:
+        axes.plot(dot.truth, row, "D", color=_SECOND, markersize=6, fillstyle="none")
+    if dot.estimate is None or dot.estimate.value is None:
+        axes.text(0.02, row, dot.words, color=_MUTED, va="center", fontsize=9, style="italic")
+        return
+    _draw_interval(axes, dot.estimate, row, vertical=False)
+    axes.plot(dot.estimate.value, row, "o", color=_MAIN, markersize=7)
+
+
+def _draw_interval(axes: Axes, estimate: Estimate, place: float, *, vertical: bool) -> None:
+    if estimate.low is None or estimate.high is None:
+        return
+    draw = axes.vlines if vertical else axes.hlines
+    known = estimate.value is not None
+    draw(
+        place,
+        estimate.low,
+        estimate.high,
+        color=_MAIN if known else _MUTED,
+        linewidth=2 if known else 1,
+        linestyle="-" if known else ":",
+    )
+
+
+def _svg(figure: Figure, *, name: str, alt: str) -> str:
+    buffer = io.StringIO()
+    blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=blank, transparent=True)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, variable)
+    # One page holds several drawings: their ids must not meet.
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*;?", "", svg)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)

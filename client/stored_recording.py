@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
+import numpy as np
 from safetensors.numpy import load, save
 
 from shared_models.features import BehaviourFeatures
@@ -102,9 +103,10 @@ def pack(record: StoredRecording) -> bytes:
     if features is not None:
         tensors = save(
             {
-                "values": features.values,
-                "mask": features.mask,
-                "clip_start_s": features.clip_start_s,
+                # safetensors writes the buffer of a strided array as if it were contiguous.
+                "values": np.ascontiguousarray(features.values),
+                "mask": np.ascontiguousarray(features.mask),
+                "clip_start_s": np.ascontiguousarray(features.clip_start_s),
             }
         )
     return len(text).to_bytes(_LENGTH_BYTES, "big") + text + tensors

@@ -1,0 +1,299 @@
+"""``vultus-coordinator``: define the study, admit sites, run rounds, report."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shared_models.console import FAILED, InputError, Screen, report_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from server.control import Engine, RunState
+    from server.progress import Progress
+    from server.roster import Admission
+    from server.runs import Run
+    from server.workspace import Workspace
+
+app = typer.Typer(
+    help="Conduct a consortium: define the study, admit sites, train, publish the report.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
+
+
+@app.command()
+@report_errors()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    name: Annotated[str, typer.Option(help="Name of the study: a-z, 0-9 and hyphens.")],
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Name or address by which sites reach this machine; repeat for more. "
+            "Without it only this machine can connect."
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8443,
+    instrument: Annotated[
+        str, typer.Option(help="Questionnaire that is predicted: phq9, bdi2, hamd17 or madrs.")
+    ] = "phq9",
+) -> None:
+    """Make a coordinator's folder: study file, certificate authority, bundle.
+
+    The study file lists every setting with its default. Edit it before the first site joins:
+    each later change means a new kit for every site.
+    """
+    from server.study_file import new_study
+    from server.workspace import create_workspace
+
+    screen = Screen()
+    study = new_study(name, instrument=instrument)
+    hosts = host or ["127.0.0.1"]
+    workspace = create_workspace(folder, consortium_toml=study, name=name, hosts=hosts, port=port)
+    screen.say(f"Coordinator's folder of study {name}: {workspace.folder}")
+    screen.say(f"Sites will connect to {workspace.settings.address}.")
+    screen.say(f"Bundle that sites approve, SHA-256: {workspace.bundle.sha256}")
+    if not host:
+        screen.warn(
+            "without --host this coordinator can be reached from this machine alone; that is "
+            "enough to try it out."
+        )
+    screen.next(
+        f"read and edit {workspace.consortium_file}",
+        "send that file to each site; the site runs vultus-site init and returns identity.pub",
+        f"vultus-coordinator add-site {folder} --id ID --key identity.pub",
+    )
+
+
+@app.command("add-site")
+@report_errors()
+def add_site(
+    folder: Folder,
+    site_id: Annotated[str, typer.Option("--id", help="Name of the site: a-z, 0-9, hyphens.")],
+    key: Annotated[
+        Path, typer.Option(exists=False, help="The file identity.pub that the site sent.")
+    ],
+    weight: Annotated[
+        int, typer.Option(min=1, help="Number of subjects the site is counted with; published.")
+    ] = 100,
+) -> None:
+    """Admit a site: its key enters the study file, its kit is written.
+
+    The study file changes, so the kits of all other sites change too and have to be sent again.
+    Add all sites first, then send the kits.
+    """
+    from server.roster import add_site as admit
+
+    workspace, screen = _open(folder), Screen()
+    admission = admit(workspace, site_id, key_file=key, weight=weight)
+    _register_if_up(workspace, screen)
+    _tell_admission(screen, workspace, admission)
+
+
+@app.command()
+@report_errors()
+def start(folder: Folder) -> None:
+    """Serve the consortium until Ctrl-C: sites connect, runs can be started.
+
+    Two programs run below this one; either is started again when it ends. What they say goes to
+    the folder logs/.
+    """
+    from server.deployment import Deployment
+
+    Deployment(_open(folder), Screen()).serve()
+
+
+@app.command()
+@report_errors()
+def run(folder: Folder, json: Json = False) -> None:
+    """Train once with the sites that are online, and follow it to its end.
+
+    Ctrl-C stops the run at all sites. What they spent until then stays spent.
+    """
+    from server.deployment import engine_of
+    from server.runs import start_run, summarize
+
+    workspace, screen = _open(folder), Screen(json=json)
+    engine = engine_of(workspace)
+    current = start_run(workspace, engine)
+    screen.say(f"Started {current.name}; its folder is {current.folder}.")
+    state = _follow(screen, current, engine)
+    answer = summarize(current, state)
+    _tell_end(screen, workspace, answer)
+    screen.answer(answer)
+    if answer["status"] != "completed":
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+@report_errors()
+def status(folder: Folder, json: Json = False) -> None:
+    """Show which sites are online, how far the run is, and what it waits for."""
+    from server.deployment import engine_of
+    from server.roster import site_states
+    from server.runs import latest_run
+
+    workspace, screen = _open(folder), Screen(json=json)
+    engine = engine_of(workspace)
+    sites = site_states(workspace, engine)
+    current = latest_run(workspace)
+    answer = {"sites": sites, "run": _run_answer(current, engine) if current else None}
+    _show_sites(screen, sites)
+    _show_run(screen, answer["run"])
+    screen.answer(answer)
+
+
+@app.command()
+@report_errors()
+def report(
+    folder: Folder,
+    run_name: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Name of the run; the latest by default.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+) -> None:
+    """Write the fairness report and model card of a run as one page that can be mailed."""
+    from server.history import RunReport
+    from server.report import write_report
+    from server.runs import REPORT_JSON, find_run
+
+    screen = Screen()
+    chosen = find_run(_open(folder), run_name)
+    numbers = chosen.folder / REPORT_JSON
+    if not numbers.is_file():
+        msg = f"Expected {chosen.name} to have ended with a report, got none: see 'status'."
+        raise InputError(msg)
+    page = write_report(RunReport.from_json(numbers.read_text(encoding="utf-8")), chosen.folder)
+    if out is not None:
+        page = Path(shutil.copyfile(page, out))
+    screen.say(f"Report of {chosen.name}: {page}")
+    screen.next("open it in a browser; it needs no network and can be sent as it is")
+
+
+def _open(folder: Path) -> Workspace:
+    from server.workspace import open_workspace
+
+    return open_workspace(folder)
+
+
+def _register_if_up(workspace: Workspace, screen: Screen) -> None:
+    """Let the new site connect at once if the coordinator runs; else ``start`` does it."""
+    from server.deployment import engine_of
+    from server.roster import register_sites
+
+    engine = engine_of(workspace)
+    if engine.is_up():
+        register_sites(workspace, engine)
+        screen.say("The running coordinator accepts the site from now on.")
+
+
+def _tell_admission(screen: Screen, workspace: Workspace, admission: Admission) -> None:
+    screen.say(f"Site {admission.site_id} admitted; key {admission.fingerprint}")
+    screen.say(f"Study file, SHA-256:  {admission.consortium_sha256}")
+    screen.say(f"Bundle, SHA-256:      {workspace.bundle.sha256}")
+    if admission.refreshed:
+        sites = ", ".join(admission.refreshed)
+        screen.warn(f"the study file changed, so the kits of {sites} changed: send them again.")
+    screen.next(
+        f"compare the key with site {admission.site_id} by telephone, then send it {admission.kit}",
+        f"the site runs: vultus-site join DIR {admission.kit.name}",
+        f"vultus-coordinator start {workspace.folder}",
+    )
+
+
+def _follow(screen: Screen, current: Run, engine: Engine) -> RunState:
+    """Show progress until the run is over; Ctrl-C and SIGTERM stop the run first."""
+    from server.runs import follow
+
+    with screen.progress("now") as bar:
+        task = bar.add_task("round", total=None, now="waiting for sites")
+
+        def show(progress: Progress) -> None:
+            bar.update(
+                task,
+                total=progress.rounds,
+                completed=max(0, progress.server_round - (progress.phase == "training")),
+                now=_moment(progress),
+            )
+            if not screen.console.is_terminal:
+                screen.say(f"round {progress.server_round}/{progress.rounds}: {_moment(progress)}")
+
+        try:
+            with _interruptible():
+                return follow(current, engine, show=show)
+        except KeyboardInterrupt:
+            engine.stop_run(current.run_id)
+            screen.warn(f"stopped {current.name}; what sites spent until now stays spent.")
+            return engine.run_state(current.run_id)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt inside, so that a service manager stops a run as well."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _moment(progress: Progress) -> str:
+    waiting = ", ".join(progress.waiting_for)
+    return f"{progress.phase}, waiting for {waiting}" if waiting else progress.phase
+
+
+def _tell_end(screen: Screen, workspace: Workspace, answer: Mapping[str, object]) -> None:
+    if answer["status"] != "completed":
+        why = answer["detail"] or "no reason was given; see logs/"
+        screen.say(f"{answer['run_id']} {answer['status']}: {why}", style="bold red")
+        screen.next(f"vultus-coordinator status {workspace.folder}")
+        return
+    epsilon = answer["epsilon"]
+    screen.say(f"{answer['run_id']} completed after {answer['rounds']} rounds.", style="bold green")
+    screen.say(f"Weights {answer['weights_digest']}; epsilon {epsilon}.")
+    screen.next(f"open {answer['report']}")
+
+
+def _run_answer(current: Run, engine: Engine) -> dict[str, object]:
+    progress = current.progress
+    state = engine.run_state(current.run_id)
+    return {
+        "id": current.name,
+        "round": progress.server_round if progress else 0,
+        "rounds": progress.rounds if progress else None,
+        "waiting_for": list(progress.waiting_for) if progress and not state.is_over else [],
+        "phase": state.outcome or (progress.phase if progress else state.status),
+    }
+
+
+def _show_sites(screen: Screen, sites: list[dict[str, object]]) -> None:
+    from rich.table import Table
+
+    table = Table("site", "state", "last seen")
+    for site in sites:
+        seen = "never" if site["last_seen_s"] is None else f"{site['last_seen_s']} s ago"
+        table.add_row(str(site["id"]), str(site["state"]), seen)
+    screen.show(table)
+
+
+def _show_run(screen: Screen, current: object) -> None:
+    if not isinstance(current, dict):
+        screen.say("No run yet.")
+        return
+    waiting = ", ".join(current["waiting_for"]) or "nobody"
+    screen.say(
+        f"{current['id']}: {current['phase']}, round {current['round']} of {current['rounds']}, "
+        f"waiting for {waiting}."
+    )

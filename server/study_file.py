@@ -1,0 +1,103 @@
+"""The text of ``consortium.toml``: every key with its default and why one would change it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, cast
+
+import tomlkit
+from tomlkit.items import AoT, Table
+
+from shared_models.consortium import ConsortiumConfig
+from shared_models.toml import parse_toml
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+HEADER = (
+    "The study that all sites agree on. Every site pins the SHA-256 of this file: after any change",
+    "each site has to join again with its new kit. Research software: no output is a diagnosis.",
+)
+
+COMMENTS: dict[str, str] = {
+    "study": "What is predicted, and from which recordings.",
+    "study.instrument": "phq9, bdi2, hamd17, madrs, or custom with score_low and score_high",
+    "study.tasks": "use only recordings of these tasks; empty uses all",
+    "features": "What each site computes from its videos; fixed by the feature set.",
+    "network": "The network, and how much of it is trained.",
+    "network.size": "small or medium",
+    "network.trainable": "head trains few weights and so needs little noise; all trains everything",
+    "training": "Rounds and the coordinator's optimizer.",
+    "training.rounds": "one private step each; more rounds mean more noise a round",
+    "training.ema": "weight of the past in the average that is released; costs no privacy",
+    "training.quorum": "sites that must answer, or the round is not counted",
+    "training.round_timeout_s": "longest wait for sites in one round",
+    "training.evaluate_every": "rounds between two evaluations; each one spends privacy",
+    "privacy": "The promise to each subject of the training set.",
+    "privacy.mode": "local noises at each site; distributed shares one noise; off protects nobody",
+    "privacy.target_epsilon": "smaller protects better",
+    "privacy.delta": "at most 1 / (10 x subjects)",
+    "privacy.max_grad_norm": "bound on what one subject can move",
+    "privacy.tolerated_dropouts": "distributed only: sites that may be lost in a round",
+    "fairness": "The groups that the report compares, and the promise to each held-out subject.",
+    "fairness.age_bands": "lower bounds in years",
+    "fairness.min_cell": "groups with fewer subjects are not reported",
+    "fairness.bins": "bins of the score histograms",
+    "fairness.holdout_fraction": "share of each site's subjects that never train",
+}
+
+
+def new_study(name: str, *, instrument: str) -> str:
+    """The text of a new study file: no site yet, every key written out.
+
+    Args:
+        name: Name of the study.
+        instrument: Questionnaire that gives the scores.
+
+    Raises:
+        ConfigError: If the name or the instrument is not allowed.
+    """
+    given = tomlkit.dumps({"study": {"name": name, "instrument": instrument}})
+    return render_study(parse_toml(given, ConsortiumConfig, name="options of init"))
+
+
+def render_study(config: ConsortiumConfig) -> str:
+    """The text of a study file that reads back as this configuration, with its sites."""
+    document = tomlkit.document()
+    for line in HEADER:
+        document.add(tomlkit.comment(line))
+    for section in fields(ConsortiumConfig):
+        if section.name != "sites":
+            document.add(tomlkit.nl())
+            document.add(tomlkit.comment(COMMENTS[section.name]))
+            document.add(section.name, _table(section.name, getattr(config, section.name)))
+    text = tomlkit.dumps(document)
+    for site in config.sites:
+        text = with_site(text, site.id, weight=site.weight, public_key=site.public_key)
+    return text
+
+
+def with_site(text: str, site_id: str, *, weight: int, public_key: str) -> str:
+    """The study file with one more site; comments and order stay."""
+    document = tomlkit.parse(text)
+    if "sites" not in document:
+        document.add(tomlkit.nl())
+        document.add("sites", tomlkit.aot())
+    entry = tomlkit.table()
+    entry.update({"id": site_id, "weight": weight, "public_key": public_key})
+    entry.add(tomlkit.nl())
+    cast(AoT, document["sites"]).append(entry)
+    return tomlkit.dumps(document)
+
+
+def _table(name: str, section: DataclassInstance) -> Table:
+    table = tomlkit.table()
+    for key in fields(section):
+        value = getattr(section, key.name)
+        if value is None:
+            continue
+        item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
+        if comment := COMMENTS.get(f"{name}.{key.name}"):
+            item.comment(comment)
+        table.add(key.name, item)
+    return table

@@ -1,0 +1,202 @@
+"""The coordinator's folder: what lies where, and how it is made.
+
+==================  ==============================================================
+``coordinator.toml``  address and ports; stays here, mode 0600
+``consortium.toml``   the study and its sites; the same bytes go to every site
+``pki/``              certificate authority and the coordinator's certificate
+``bundle/``           the code-free bundle whose hash sites approve
+``kits/ID/``          what site ID receives
+``runs/NAME/``        one folder a run: its study file, progress, checkpoints, report
+``engine/``           database, shared secret and settings of the engine
+``logs/``             what the engine's programs say
+==================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic import dataclasses as pydantic
+
+from privacy.vault import write_atomic
+from server.bundle import Bundle, build_bundle, load_bundle
+from server.pki import CertificateAuthority
+from shared_models.console import InputError
+from shared_models.consortium import Consortium, load_consortium
+from shared_models.toml import STRICT, load_toml
+
+SETTINGS_FILE = "coordinator.toml"
+CONSORTIUM_FILE = "consortium.toml"
+FOLDERS = ("pki", "bundle", "kits", "runs", "engine", "logs")
+LOOPBACK = "127.0.0.1"
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - a name for the warning, and for listening when asked
+
+SETTINGS = """\
+# Where the coordinator listens. Stays on this machine, mode 600.
+
+[coordinator]
+# What sites connect to. The certificate in pki/ names this host; see 'vultus-coordinator init'.
+address = "{address}"
+# The interface that is listened on. {loopback} reaches this machine alone. On any other interface
+# whoever reaches the port and has the consortium's CA certificate can start and stop runs and
+# register sites: the engine does not ask who they are. Put a reverse proxy or a firewall before it.
+listen = "{listen}"
+port = {port}
+"""
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class CoordinatorSection:
+    """``[coordinator]``: where sites connect to, and what is listened on."""
+
+    address: Annotated[str, Field(pattern=r"^\S+:\d{1,5}$")]
+    listen: str = LOOPBACK
+    port: Annotated[int, Field(ge=1, le=65535)] = 8443
+
+
+@pydantic.dataclass(frozen=True, config=STRICT)
+class Settings:
+    """All of ``coordinator.toml``."""
+
+    coordinator: CoordinatorSection
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An opened coordinator folder.
+
+    Attributes:
+        folder: The folder, absolute.
+        settings: ``coordinator.toml``.
+    """
+
+    folder: Path
+    settings: CoordinatorSection
+
+    @property
+    def consortium_file(self) -> Path:
+        """The study file, the same at every site."""
+        return self.folder / CONSORTIUM_FILE
+
+    @property
+    def consortium(self) -> Consortium:
+        """The study as it stands now; read afresh, since sites may be added at any time."""
+        return load_consortium(self.consortium_file)
+
+    @cached_property
+    def authority(self) -> CertificateAuthority:
+        """The consortium's certificate authority."""
+        return CertificateAuthority.load(self.folder / "pki")
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that sites approve."""
+        return load_bundle(self.folder / "bundle")
+
+    @property
+    def local_address(self) -> str:
+        """Where programs on this machine reach the engine."""
+        listen = self.settings.listen
+        host = LOOPBACK if listen in {EVERYWHERE, "::"} else listen
+        return f"[{host}]:{self.settings.port}" if ":" in host else f"{host}:{self.settings.port}"
+
+    @property
+    def engine(self) -> Path:
+        """Folder of the engine's own files."""
+        return self.folder / "engine"
+
+    @property
+    def secret(self) -> Path:
+        """The secret between the engine's server and the program that starts server apps."""
+        return self.engine / "secret"
+
+    @property
+    def database(self) -> Path:
+        """The engine's database: registered keys, runs, messages under way."""
+        return self.engine / "state.db"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the engine's logs."""
+        return self.folder / "logs"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of all runs."""
+        return self.folder / "runs"
+
+    def kit(self, site_id: str) -> Path:
+        """Folder of what a site receives."""
+        return self.folder / "kits" / site_id
+
+
+def open_workspace(folder: Path) -> Workspace:
+    """The coordinator folder at a path.
+
+    Raises:
+        InputError: If it is none.
+        ConfigError: If ``coordinator.toml`` is faulty.
+    """
+    folder = folder.expanduser().absolute()
+    file = folder / SETTINGS_FILE
+    if not file.is_file():
+        msg = (
+            f"Expected a coordinator's folder with {SETTINGS_FILE}, got {folder}: make one with "
+            "'vultus-coordinator init DIR --name NAME'."
+        )
+        raise InputError(msg)
+    return Workspace(folder, load_toml(file, Settings).coordinator)
+
+
+def create_workspace(
+    folder: Path, *, consortium_toml: str, name: str, hosts: Sequence[str], port: int
+) -> Workspace:
+    """A new coordinator folder with authority, certificate, bundle and secret.
+
+    Args:
+        folder: Made with mode 0700 if it is missing.
+        consortium_toml: The study file, without sites yet.
+        name: Name of the consortium, for its certificates.
+        hosts: Names and addresses by which sites reach the coordinator, the main one first.
+        port: Port that is listened on.
+
+    Raises:
+        InputError: If the folder holds a coordinator already.
+        PkiError: If a host cannot stand in a certificate.
+    """
+    folder = folder.expanduser().absolute()
+    if (folder / SETTINGS_FILE).exists():
+        msg = f"Expected no coordinator in {folder}, got one: name another folder."
+        raise InputError(msg)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for part in FOLDERS:
+        (folder / part).mkdir(mode=0o700, exist_ok=True)
+    authority = CertificateAuthority.create(folder / "pki", name=name)
+    authority.issue_server([*hosts, "localhost", LOOPBACK])
+    build_bundle(folder / "bundle")
+    write_atomic(folder / "engine" / "secret", secrets.token_hex(32).encode())
+    write_atomic(folder / CONSORTIUM_FILE, consortium_toml.encode(), mode=0o644)
+    listen = LOOPBACK if all(map(_is_loopback, hosts)) else EVERYWHERE
+    host = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
+    settings = SETTINGS.format(
+        address=f"{host}:{port}", listen=listen, port=port, loopback=LOOPBACK
+    )
+    # Last: its presence is what makes the folder a coordinator's.
+    write_atomic(folder / SETTINGS_FILE, settings.encode())
+    return open_workspace(folder)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -15,7 +15,6 @@ Guarantees:
 import hmac
 import json
 import math
-import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,0 +1,120 @@
+"""The audit log is whole after honest use and crashes, and not after any change."""
+
+import json
+import math
+import multiprocessing
+import stat
+
+import pytest
+
+from privacy.audit import AuditLog, read, verify
+
+
+@pytest.fixture
+def path(tmp_path):
+    log = AuditLog(tmp_path / "audit.log")
+    for server_round in range(4):
+        log.append("round_answered", server_round=server_round, noised=True, epsilon=0.5)
+    return tmp_path / "audit.log"
+
+
+def test_an_honest_log_is_whole_and_reads_back(path):
+    assert verify(path) == (4, True, None)
+    assert [entry.details["server_round"] for entry in read(path)] == [0, 1, 2, 3]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_an_absent_log_is_empty_and_whole(tmp_path):
+    assert verify(tmp_path / "none") == (0, True, None)
+    assert read(tmp_path / "none") == []
+
+
+@pytest.mark.parametrize("line", [1, 2, 3, 4])
+def test_a_changed_line_is_found_where_it_is(path, line):
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[line - 1] = lines[line - 1].replace(b'"epsilon": 0.5', b'"epsilon": 0.1')
+    path.write_bytes(b"".join(lines))
+    assert verify(path) == (line - 1, False, line)
+
+
+def test_a_changed_line_with_a_matching_hash_breaks_the_next(path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    forged = AuditLog(path.with_name("forged"))
+    forged.append("round_answered", server_round=9)
+    path.write_bytes(
+        b"".join([*path.with_name("forged").read_bytes().splitlines(True), *lines[1:]])
+    )
+    assert verify(path) == (1, False, 2)
+
+
+@pytest.mark.parametrize("line", [1, 2, 3])
+def test_a_removed_line_is_found(path, line):
+    lines = path.read_bytes().splitlines(keepends=True)
+    del lines[line - 1]
+    path.write_bytes(b"".join(lines))
+    assert verify(path) == (line - 1, False, line)
+
+
+@pytest.mark.parametrize("junk", [b"junk\n", b"\n", b"{}\n", b'{"sequence": NaN}\n', b"\xff\xfe\n"])
+def test_an_inserted_line_is_found(path, junk):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], junk, *lines[2:]]))
+    assert verify(path) == (2, False, 3)
+
+
+def test_every_torn_tail_is_reported_and_closed_by_the_next_event(path):
+    whole = path.read_bytes()
+    last_line = len(whole.splitlines()[-1])
+    for lost in range(1, last_line):
+        path.write_bytes(whole[:-lost])
+        assert not verify(path).whole
+        AuditLog(path).append("started")
+        assert verify(path).whole
+        assert read(path)[-1].event == "started"
+
+
+def test_a_torn_line_that_was_closed_cannot_be_changed_later(path):
+    path.write_bytes(path.read_bytes()[:-30])
+    AuditLog(path).append("started")
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = lines[3].replace(b"0.5", b"0.1")
+    path.write_bytes(b"".join(lines))
+    assert not verify(path).whole
+
+
+def test_a_refused_event_leaves_the_log_usable(path):
+    log = AuditLog(path)
+    with pytest.raises(ValueError, match="JSON"):
+        log.append("bad", epsilon=math.nan)
+    with pytest.raises(TypeError):
+        log.append("bad", value=object())
+    log.append("good")
+    assert verify(path) == (5, True, None)
+
+
+def test_two_writers_in_turn_keep_one_chain(path):
+    first, second = AuditLog(path), AuditLog(path)
+    for writer in (first, second, second, first):
+        writer.append("turn")
+    assert verify(path) == (8, True, None)
+
+
+def append_many(path, count):
+    log = AuditLog(path)
+    for _ in range(count):
+        log.append("busy")
+
+
+def test_processes_that_write_at_once_keep_one_chain(path):
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=append_many, args=(path, 20)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert verify(path) == (44, True, None)
+
+
+def test_each_line_is_plain_json(path):
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["sequence"] for record in records] == [1, 2, 3, 4]

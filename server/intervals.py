@@ -31,6 +31,7 @@ WIDEST_INTERVAL = 0.5
 
 _GRID = np.linspace(0.0, 1.0, 2001)
 _TRUSTED_DELONG = (0.5, 2.0)
+_Z95 = 1.96
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,15 @@ def auroc(tally: GroupTally, *, confidence: float = 0.95) -> Estimate:
     if min(positives, negatives) < 1:
         return _one_class(tally)
     pairs = positives * negatives
-    wins = float(tally.positives @ _negatives_below(tally))
-    variance = _sampling_curve(tally) * pairs**2 + _noise_curve(tally, _GRID)
-    inside = (wins - _GRID * pairs) ** 2 <= ndtri((1 + confidence) / 2) ** 2 * variance
-    value = float(np.clip(wins / pairs, 0, 1))
-    covered = _GRID[inside]
+    # Noise can push the estimate past its range; the interval must not shrink there.
+    value = float(np.clip(tally.positives @ _negatives_below(tally) / pairs, 0, 1))
+    noise = _noise_curve(tally, _GRID) / pairs**2
+    z = ndtri((1 + confidence) / 2)
+    covered = _GRID[(value - _GRID) ** 2 <= z**2 * (_sampling_curve(tally) + noise)]
     low = min(value, float(covered.min(initial=1)))
     high = max(value, float(covered.max(initial=0)))
-    return judge_width(value, low, high, widest=WIDEST_INTERVAL)
+    blur = math.sqrt(np.interp(value, _GRID, noise))
+    return judge_width(value, low, high, blur=blur, widest=WIDEST_INTERVAL)
 
 
 def auroc_variance(tally: GroupTally) -> AurocVariance:
@@ -133,7 +135,9 @@ def rate(tally: GroupTally, name: Rate, *, confidence: float = 0.95) -> Estimate
         -2 * count * total - z2 * (total - 2 * noise),
         count**2 - z2 * noise,
     )
-    return judge_width(*np.clip([count / total, low, high], 0, 1), widest=WIDEST_INTERVAL)
+    value = count / total
+    blur = math.sqrt(noise * (value**2 + (1 - value) ** 2)) / total
+    return judge_width(value, max(low, 0), min(high, 1), blur=blur, widest=WIDEST_INTERVAL)
 
 
 def mean_error(
@@ -153,18 +157,26 @@ def mean_error(
     if tally.count < 2:
         return _empty(tally, floor * error_limit, error_limit)
     total, variance = _error_sum(tally, name)
-    z2 = ndtri((1 + confidence) / 2) ** 2
-    t2 = stdtrit(tally.count - 1, (1 + confidence) / 2) ** 2
-    count = tally.count
+    count, noise = tally.count, tally.error_noise_stddev**2
+    value = float(np.clip(total / count, floor, 1))
+    quantile = (1 + confidence) / 2
+    spread = stdtrit(count - 1, quantile) ** 2 * variance * count
+    denominator = 2 * tally.bins * tally.noise_stddev**2
+    # The spread of a mean square grows with the mean square itself, so it moves with the candidate.
+    growth = spread / value**2 if name == "rmse" and value > 0 else 0.0
     low, high = _between_roots(
-        count**2 - z2 * 2 * tally.bins * tally.noise_stddev**2,
-        -2 * total * count,
-        total**2 - t2 * count * variance - z2 * tally.error_noise_stddev**2,
+        count**2 - ndtri(quantile) ** 2 * denominator - growth,
+        -2 * value * count**2,
+        (value * count) ** 2 - ndtri(quantile) ** 2 * noise - (0.0 if growth else spread),
     )
-    figures = np.clip([total / count, low, high], floor, 1)
+    blur = math.sqrt(noise + value**2 * denominator) / count
+    figures = np.clip([value, low, high], floor, 1)
     if name == "rmse":
         figures = np.sqrt(figures)
-    return judge_width(*(figures * error_limit), widest=WIDEST_INTERVAL * error_limit)
+        blur /= 2 * max(figures[0], blur)
+    return judge_width(
+        *(figures * error_limit), blur=blur * error_limit, widest=WIDEST_INTERVAL * error_limit
+    )
 
 
 def _negatives_below(tally: GroupTally) -> Float64Array:
@@ -277,9 +289,20 @@ def _one_class(tally: GroupTally) -> Estimate:
     return Estimate(None, 0.0, 1.0, "too few subjects on one side of the clinical threshold")
 
 
-def judge_width(value: float, low: float, high: float, *, widest: float) -> Estimate:
-    """The estimate, without its point where the interval is too wide for one."""
-    if high - low <= widest:
+def judge_width(
+    value: float, low: float, high: float, *, widest: float, blur: float = 0.0
+) -> Estimate:
+    """The estimate, without its point where the interval is too wide for one.
+
+    Args:
+        value: Point estimate.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        widest: Width from which on a point would mislead.
+        blur: Standard error from noise alone. An interval that ends at the edge of the range
+            looks narrower than the doubt is; this sees through it.
+    """
+    if max(high - low, 2 * _Z95 * blur) <= widest:
         return Estimate(float(value), float(low), float(high))
     note = f"too few subjects: the interval is wider than {widest:.2g}"
     return Estimate(None, float(low), float(high), note)

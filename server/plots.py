@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH_IN = 4.2
+_CURVE_IN, _GROUPS_IN, _BARS_IN = 4.4, 3.7, 4.4
 _INK, _MUTED, _MAIN, _SECOND = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {
     _INK: "var(--ink)",
@@ -83,7 +83,7 @@ def plot_curve(
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(2.6)
+        figure, axes = _figure(_CURVE_IN, 2.6)
         if truth:
             axes.plot(*zip(*truth, strict=True), "--", color=_SECOND, label="exact (simulation)")
         for server_round, estimate in points:
@@ -94,7 +94,7 @@ def plot_curve(
         axes.set(title=label, xlabel="round", xlim=(0, last_round + 1))
         axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
         if truth:
-            axes.legend(frameon=False, fontsize=9, loc="best")
+            figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
         return _svg(figure, name=name, alt=f"{label} by round of training")
 
 
@@ -112,7 +112,7 @@ def plot_groups(
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(0.9 + 0.34 * len(dots))
+        figure, axes = _figure(_GROUPS_IN, 0.9 + 0.34 * len(dots))
         for row, dot in enumerate(dots):
             _draw_dot(axes, dot, row)
         if reference is not None:
@@ -136,11 +136,11 @@ def plot_bars(bars: Sequence[tuple[str, float]], *, name: str, label: str, targe
     import matplotlib as mpl
 
     with mpl.rc_context(_STYLE):
-        figure, axes = _figure(1.1 + 0.26 * len(bars))
+        figure, axes = _figure(_BARS_IN, 1.1 + 0.26 * len(bars))
         axes.barh(range(len(bars)), [epsilon for _, epsilon in bars], color=_MAIN, height=0.55)
         for row, (_, epsilon) in enumerate(bars):
             axes.annotate(
-                f"{epsilon:.2f}", (epsilon, row), (4, 0), textcoords="offset points", va="center"
+                f"{epsilon:.2f}", (1, row), xycoords=("axes fraction", "data"), va="center"
             )
         axes.axvline(target, color=_SECOND, linestyle="--")
         axes.annotate(
@@ -148,17 +148,17 @@ def plot_bars(bars: Sequence[tuple[str, float]], *, name: str, label: str, targe
             textcoords="offset points", ha="center", color=_SECOND,
         )  # fmt: skip
         largest = max([target, *(epsilon for _, epsilon in bars)])
-        axes.set(xlim=(0, 1.2 * largest), ylim=(len(bars) - 0.5, -0.6), xlabel=label)
+        axes.set(xlim=(0, 1.08 * largest), ylim=(len(bars) - 0.5, -0.6), xlabel=label)
         axes.set_yticks(range(len(bars)), [site for site, _ in bars])
         axes.tick_params(axis="y", length=0)
         return _svg(figure, name=name, alt=f"{label} by site, against the target {target:g}")
 
 
-def _figure(height_in: float) -> tuple[Figure, Axes]:
+def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    figure = Figure(figsize=(width_in, height_in), layout="constrained")
     FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -170,7 +170,11 @@ def _draw_dot(axes: Axes, dot: Dot, row: int) -> None:
     if dot.truth is not None:
         axes.plot(dot.truth, row, "D", color=_SECOND, markersize=6, fillstyle="none")
     if dot.estimate is None or dot.estimate.value is None:
-        axes.text(0.02, row, dot.words, color=_MUTED, va="center", fontsize=9, style="italic")
+        left = dot.truth is None or dot.truth > 0.5
+        place, side = (0.02, "left") if left else (0.98, "right")
+        axes.text(
+            place, row, dot.words, color=_MUTED, ha=side, va="center", fontsize=9, style="italic"
+        )
         return
     _draw_interval(axes, dot.estimate, row, vertical=False)
     axes.plot(dot.estimate.value, row, "o", color=_MAIN, markersize=7)

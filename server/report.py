@@ -166,9 +166,13 @@ def format_interval(estimate: Estimate | None, digits: int = 2) -> str:
     return f"{format_number(estimate.low, digits)} to {format_number(estimate.high, digits)}"
 
 
-def format_epsilon(value: float | None) -> str:
-    """An epsilon; words where there is no bound."""
-    return "no privacy" if value is None or not math.isfinite(value) else f"{value:.2f}"
+def format_epsilon(value: float | None, mode: str, prefix: str = "") -> str:
+    """An epsilon; words where there is no bound, or where none was reported."""
+    if mode == "off":
+        return "no privacy"
+    if value is None or not math.isfinite(value):
+        return "not reported"
+    return f"{prefix}{value:.2f}"
 
 
 def _environment() -> Environment:

@@ -69,7 +69,12 @@ class Violation:
 
 
 def check_plan(
-    plan: PrivacyPlan, policy: SitePolicy | None, *, subjects: int, network: str
+    plan: PrivacyPlan,
+    policy: SitePolicy | None,
+    *,
+    subjects: int,
+    network: str,
+    rounds: int | None = None,
 ) -> list[Violation]:
     """Every limit of the site that the plan breaks; empty means allowed.
 
@@ -78,6 +83,7 @@ def check_plan(
         policy: the site's limits; without any, everything is refused.
         subjects: how many subjects would take part, >= 0.
         network: registry name of the network to be trained.
+        rounds: rounds of the run; by default one a step of the plan.
 
     Returns:
         Violations in the order of the policy's keys. ``max_epsilon_per_subject`` is compared with
@@ -86,7 +92,9 @@ def check_plan(
     """
     if policy is None:
         return [Violation("policy", "This site has no policy, so nothing is allowed.")]
-    violations = _check_scale(plan, policy, subjects=subjects, network=network)
+    violations = _check_scale(
+        policy, rounds=plan.steps if rounds is None else rounds, subjects=subjects, network=network
+    )
     if plan.mode == "off":
         return violations + _check_no_privacy(policy)
     return violations + _check_privacy(plan, policy)
@@ -100,15 +108,15 @@ def check_bundle(digest: str, policy: SitePolicy | None) -> list[Violation]:
 
 
 def _check_scale(
-    plan: PrivacyPlan, policy: SitePolicy, *, subjects: int, network: str
+    policy: SitePolicy, *, rounds: int, subjects: int, network: str
 ) -> list[Violation]:
     violations = []
     if subjects < policy.min_subjects:
         # The count itself stays here: with a sharp limit it would be the only thing told.
         message = f"Fewer subjects take part than the {policy.min_subjects} required."
         violations.append(Violation("min_subjects", message))
-    if plan.steps > policy.max_rounds:
-        message = f"The plan has {plan.steps} steps, allowed are {policy.max_rounds}."
+    if rounds > policy.max_rounds:
+        message = f"The plan has {rounds} steps, allowed are {policy.max_rounds}."
         violations.append(Violation("max_rounds", message))
     if network not in policy.allowed_networks:
         message = f"Network {network!r} is not among those allowed."

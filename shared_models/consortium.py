@@ -50,7 +50,7 @@ class StudyConfig:
     threshold: float | None = None
     score_low: float | None = None
     score_high: float | None = None
-    tasks: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    tasks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse an instrument whose range or threshold is not known.
@@ -161,10 +161,12 @@ class FairnessConfig:
     never train; the model is judged on them alone.
     """
 
-    age_bands: Annotated[
-        tuple[Annotated[int, Field(ge=0, le=120)], ...], Field(strict=False, min_length=1)
-    ] = (18, 40, 60)
-    sexes: Annotated[tuple[Sex, ...], Field(strict=False, min_length=1)] = ("female", "male")
+    age_bands: Annotated[tuple[Annotated[int, Field(ge=0, le=120)], ...], Field(min_length=1)] = (
+        18,
+        40,
+        60,
+    )
+    sexes: Annotated[tuple[Sex, ...], Field(min_length=1)] = ("female", "male")
     min_cell: Annotated[int, Field(ge=5)] = 10
     bins: Annotated[int, Field(ge=4, le=64, multiple_of=2)] = 8
     epsilon: Annotated[float, Field(gt=0, le=1000)] = 3.0
@@ -205,7 +207,7 @@ class SiteEntry:
     """
 
     id: Name
-    weight: Annotated[float, Field(gt=0)]
+    weight: Annotated[int, Field(ge=1)]
     public_key: Annotated[str, Field(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/=]+( \S+)?$")]
 
 
@@ -219,7 +221,7 @@ class ConsortiumConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
-    sites: Annotated[tuple[SiteEntry, ...], Field(strict=False)] = ()
+    sites: tuple[SiteEntry, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse sites named twice and a quorum that cannot be met.

@@ -1,4 +1,4 @@
-"""The behaviour features: what each column means, its unit, its constants, and the tensor that holds them.
+"""The behaviour features: what each column means, its unit and constants, and their tensor.
 
 All parties pin a schema by its digest, so that two sites can never train on columns that differ
 in order, unit or scale.
@@ -129,9 +129,8 @@ class BehaviourFeatures:
             raise ValueError(msg)
 
 
-def _ratio(
-    name: str, low: float, high: float, center: float, scale: float, source: str
-) -> FeatureSpec:
+def _ratio(name: str, *constants: float, source: str) -> FeatureSpec:
+    low, high, center, scale = constants
     return FeatureSpec(name, "1", low, high, center, scale, source)
 
 
@@ -142,30 +141,48 @@ BEHAVIOUR = FeatureSchema(
     rate_hz=10.0,
     clip_s=15.0,
     features=(
-        _ratio("smile", 0.0, 1.0, 0.2, 0.25, "blendshapes mouthSmileLeft, mouthSmileRight"),
-        _ratio("corner_elevation", -0.3, 0.3, 0.0, 0.06, "landmarks 13, 14, 61, 291 over IOD"),
-        _ratio("mouth_frown", 0.0, 1.0, 0.05, 0.1, "blendshapes mouthFrownLeft, mouthFrownRight"),
-        _ratio("brow_lowering", 0.0, 1.0, 0.1, 0.15, "blendshapes browDownLeft, browDownRight"),
-        _ratio("brow_gap", 0.05, 0.6, 0.25, 0.05, "landmarks 107, 336 over IOD"),
-        _ratio("brow_height", 0.0, 0.6, 0.25, 0.06, "landmarks 105, 159, 334, 386 over IOD"),
-        _ratio("inner_brow_raise", 0.0, 1.0, 0.15, 0.2, "blendshape browInnerUp"),
-        _ratio("eye_blink", 0.0, 1.0, 0.2, 0.2, "blendshapes eyeBlinkLeft, eyeBlinkRight"),
-        _ratio("eye_aspect_ratio", 0.0, 0.8, 0.3, 0.1, "landmarks 33, 160, 158, 133, 153, 144"),
-        _ratio("gaze_down", 0.0, 1.0, 0.25, 0.2, "blendshapes eyeLookDownLeft, eyeLookDownRight"),
-        _ratio("iris_drop", -0.15, 0.15, 0.0, 0.03, "landmarks 468, 473, 33, 133, 362, 263"),
-        _ratio("jaw_open", 0.0, 1.0, 0.08, 0.12, "blendshape jawOpen"),
-        _ratio("mouth_aspect_ratio", 0.0, 1.0, 0.06, 0.08, "landmarks 13, 14 over IOD"),
-        _ratio("dimple", 0.0, 1.0, 0.05, 0.1, "blendshapes mouthDimpleLeft, mouthDimpleRight"),
-        _ratio("dimple_asymmetry", -1.0, 1.0, 0.0, 0.08, "mouthDimpleLeft - mouthDimpleRight"),
-        _ratio("smile_asymmetry", -1.0, 1.0, 0.0, 0.1, "mouthSmileLeft - mouthSmileRight"),
+        _ratio("smile", 0.0, 1.0, 0.2, 0.25, source="blendshapes mouthSmileLeft, mouthSmileRight"),
+        _ratio(
+            "corner_elevation", -0.3, 0.3, 0.0, 0.06, source="landmarks 13, 14, 61, 291 over IOD"
+        ),
+        _ratio(
+            "mouth_frown", 0.0, 1.0, 0.05, 0.1, source="blendshapes mouthFrownLeft, mouthFrownRight"
+        ),
+        _ratio(
+            "brow_lowering", 0.0, 1.0, 0.1, 0.15, source="blendshapes browDownLeft, browDownRight"
+        ),
+        _ratio("brow_gap", 0.05, 0.6, 0.25, 0.05, source="landmarks 107, 336 over IOD"),
+        _ratio("brow_height", 0.0, 0.6, 0.25, 0.06, source="landmarks 105, 159, 334, 386 over IOD"),
+        _ratio("inner_brow_raise", 0.0, 1.0, 0.15, 0.2, source="blendshape browInnerUp"),
+        _ratio("eye_blink", 0.0, 1.0, 0.2, 0.2, source="blendshapes eyeBlinkLeft, eyeBlinkRight"),
+        _ratio(
+            "eye_aspect_ratio", 0.0, 0.8, 0.3, 0.1, source="landmarks 33, 160, 158, 133, 153, 144"
+        ),
+        _ratio(
+            "gaze_down", 0.0, 1.0, 0.25, 0.2, source="blendshapes eyeLookDownLeft, eyeLookDownRight"
+        ),
+        _ratio("iris_drop", -0.15, 0.15, 0.0, 0.03, source="landmarks 468, 473, 33, 133, 362, 263"),
+        _ratio("jaw_open", 0.0, 1.0, 0.08, 0.12, source="blendshape jawOpen"),
+        _ratio("mouth_aspect_ratio", 0.0, 1.0, 0.06, 0.08, source="landmarks 13, 14 over IOD"),
+        _ratio(
+            "dimple", 0.0, 1.0, 0.05, 0.1, source="blendshapes mouthDimpleLeft, mouthDimpleRight"
+        ),
+        _ratio(
+            "dimple_asymmetry", -1.0, 1.0, 0.0, 0.08, source="mouthDimpleLeft - mouthDimpleRight"
+        ),
+        _ratio("smile_asymmetry", -1.0, 1.0, 0.0, 0.1, source="mouthSmileLeft - mouthSmileRight"),
         FeatureSpec("head_pitch", "deg", -45, 45, 0, 6, "head matrix, minus session median"),
         FeatureSpec("head_yaw", "deg", -45, 45, 0, 8, "head matrix, minus session median"),
         FeatureSpec("head_roll", "deg", -45, 45, 0, 5, "head matrix, minus session median"),
         FeatureSpec("head_speed", "deg/s", 0, 200, 8, 10, "angle between successive head matrices"),
         FeatureSpec("mouth_speed", "1/s", 0, 5, 0.3, 0.4, "change of mouth_aspect_ratio"),
         FeatureSpec("change_rate", "1/s", 0, 5, 0.25, 0.25, "mean L1 change of all blendshapes"),
-        _ratio("cheek", 0.0, 1.0, 0.05, 0.1, "blendshapes cheekSquintLeft, cheekSquintRight"),
-        _ratio("lip_press", 0.0, 1.0, 0.1, 0.15, "blendshapes mouthPressLeft, mouthPressRight"),
+        _ratio(
+            "cheek", 0.0, 1.0, 0.05, 0.1, source="blendshapes cheekSquintLeft, cheekSquintRight"
+        ),
+        _ratio(
+            "lip_press", 0.0, 1.0, 0.1, 0.15, source="blendshapes mouthPressLeft, mouthPressRight"
+        ),
     ),
 )
 

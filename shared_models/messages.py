@@ -208,8 +208,8 @@ def encode_reply(reply: Reply) -> RecordDict:
         case SiteHello():
             return RecordDict({"hello": ConfigRecord(dict(vars(reply)))})
         case Refusal(site_id, code, message):
-            fields = {"site_id": site_id, "code": str(code), "message": message}
-            return RecordDict({"refusal": ConfigRecord(fields)})
+            record = ConfigRecord({"site_id": site_id, "code": str(code), "message": message})
+            return RecordDict({"refusal": record})
         case ModelUpdate():
             arrays = state_to_arrays(reply.update)
         case TallyReply(tallies=tallies):

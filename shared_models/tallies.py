@@ -66,7 +66,8 @@ class GroupTally:
             ValueError: If the tallies are of different cells.
         """
         if (self.attribute, self.group) != (other.attribute, other.group):
-            msg = f"Expected a tally of {self.attribute} {self.group}, got {other.attribute} {other.group}"
+            expected, got = f"{self.attribute} {self.group}", f"{other.attribute} {other.group}"
+            msg = f"Expected a tally of {expected}, got {got}"
             raise ValueError(msg)
         stddev = math.hypot(self.noise_stddev, other.noise_stddev)
         return GroupTally(self.attribute, self.group, self.sums + other.sums, stddev)

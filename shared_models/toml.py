@@ -1,7 +1,8 @@
-"""Strict TOML: a file becomes a frozen dataclass, or one error that lists every fault by file and key."""
+"""Strict TOML: a file becomes a frozen dataclass, or one error with all faults by file and key."""
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import TypeVar
@@ -42,7 +43,9 @@ def parse_toml(text: str, cls: type[T], *, name: str) -> T:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"Expected a TOML file, got {error} ({name})."]) from error
     try:
-        return TypeAdapter(cls).validate_python(tables)
+        # JSON has lists and tables but neither tuples nor classes, so strictness means the same
+        # here as in the file; anything JSON lacks, such as a date, becomes a wrong type.
+        return TypeAdapter(cls).validate_json(json.dumps(tables, default=str))
     except ValidationError as error:
         raise ConfigError([_describe(fault, name) for fault in error.errors()]) from None
 

@@ -29,7 +29,7 @@ def digest_weights(state: Mapping[str, Tensor]) -> str:
     for name in sorted(state):
         array = np.ascontiguousarray(state[name].detach().cpu().numpy())
         sha256.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        sha256.update(memoryview(array).cast("B"))
+        sha256.update(array.tobytes())
     return sha256.hexdigest()
 
 
@@ -104,7 +104,8 @@ def read_array(name: str, array: Array) -> np.ndarray[tuple[int, ...], np.dtype[
         WeightsError: See :func:`arrays_to_state`.
     """
     if array.stype != "raw" or array.dtype not in {"float32", "float64", "int64", "uint64"}:
-        msg = f"{name}: expected raw float32, float64, int64 or uint64, got {array.stype} {array.dtype}"
+        expected = "raw float32, float64, int64 or uint64"
+        msg = f"{name}: expected {expected}, got {array.stype} {array.dtype}"
         raise WeightsError(msg)
     dtype, shape = np.dtype(array.dtype), tuple(int(n) for n in array.shape)
     if any(n < 0 for n in shape) or len(array.data) != dtype.itemsize * int(np.prod(shape)):

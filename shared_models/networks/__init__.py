@@ -1,28 +1,17 @@
 """The networks that a study may name: a registry, one file a network.
 
-A network takes normalised clips ``[C, T, F]`` with their mask and gives, for each clip, the severity
-score in standard units and the log-odds of reaching the clinical threshold. It never mixes clips:
-no BatchNorm, so that a subject's gradient depends on that subject alone.
+A network takes normalised clips ``[C, T, F]`` with their mask and gives, for each clip, the
+severity score in standard units and the log-odds of reaching the clinical threshold. It never
+mixes clips: no BatchNorm, so that a subject's gradient depends on that subject alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
-
-from torch import Tensor
 
 from shared_models.networks.behaviour_net import BehaviourNet, make_behaviour_net
 
-
-class SeverityNetwork(Protocol):
-    """What every network of the registry offers."""
-
-    def embed(self, values: Tensor, mask: Tensor) -> Tensor:
-        """``[C, T, F]`` values and mask → ``[C, H]`` embeddings, through the trunk."""
-
-    def judge(self, embedding: Tensor) -> Tensor:
-        """``[C, H]`` embeddings → ``[C, 2]`` standardised score and log-odds, through the head."""
+__all__ = ["NETWORKS", "BehaviourNet", "make_network"]
 
 
 NETWORKS: dict[str, Callable[[str, int], BehaviourNet]] = {"behaviour_net": make_behaviour_net}

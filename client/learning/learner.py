@@ -1,0 +1,256 @@
+"""A site's learner: holds the data, the network and the ledger, and answers the coordinator.
+
+Everything that can make a site say no is decided here, in this order: the study, the plan, the
+policy, the weights, the budget. Only then is data touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache, cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+from client.learning.dataset import SubjectClips, SubjectDataset, build_dataset
+from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
+from client.learning.training import SubjectItem, make_items, site_gradient
+from client.manifest import read_manifest
+from client.site import Site, open_site
+from client.store import FeatureStore
+from privacy.keys import sign
+from privacy.ledger import BudgetExceeded, PrivacyLedger
+from privacy.noise import ChaChaNoise, NoiseSource, SeededNoise
+from privacy.plan import PrivacyPlan
+from privacy.policy import check_plan
+from privacy.vault import Vault
+from shared_models.consortium import SiteEntry
+from shared_models.messages import (
+    HelloRequest,
+    ModelRequest,
+    ModelUpdate,
+    RefusalCode,
+    SiteHello,
+    TallyReply,
+    hello_statement,
+)
+from shared_models.networks import BehaviourNet, make_network
+from shared_models.weights import (
+    WeightsError,
+    check_weights,
+    digest_weights,
+    freeze_trunk,
+    trainable_state,
+)
+
+
+class RefusedError(Exception):
+    """The site says no; the code and sentence may be told to the coordinator."""
+
+    def __init__(self, code: RefusalCode, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class Learner:
+    """The learning half of one site, kept for as long as the process lives."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.config = site.consortium.config
+
+    @cached_property
+    def network(self) -> BehaviourNet:
+        """The study's network with the shipped trunk, frozen as the study says."""
+        name, size = self.config.network.name, self.config.network.size
+        network = make_network(name, size, features=len(self.config.features.schema.features))
+        freeze_trunk(network, trainable=self.config.network.trainable)
+        return network
+
+    @cached_property
+    def dataset(self) -> SubjectDataset:
+        """The site's labelled subjects with accepted recordings."""
+        site = self.site
+        manifest = read_manifest(
+            site.paths.recordings,
+            consortium=self.config,
+            root=site.paths.videos,
+            now=datetime.now(tz=UTC),
+            require_files=False,
+        )
+        store = FeatureStore(site.paths.store, Vault(site.storage_key))
+        features = store.load_features([r.recording_id for r in manifest.recordings])
+        return build_dataset(manifest.recordings, features, self.config)
+
+    @cached_property
+    def ledger(self) -> PrivacyLedger:
+        """The site's durable record of privacy spent."""
+        return PrivacyLedger(self.site.paths.ledger, key=self.site.ledger_key)
+
+    @cached_property
+    def head_items(self) -> list[SubjectItem]:
+        """Embeddings of the training subjects, for a study that trains the head alone."""
+        return self._make_items(head_only=True)
+
+    def greet(self, request: HelloRequest, *, node_id: int) -> SiteHello:
+        """Who this site is, signed."""
+        statement = hello_statement(request, node_id=node_id, site_id=self.site.id)
+        return SiteHello(
+            site_id=self.site.id,
+            consortium_digest=self.site.consortium.digest,
+            version=version("vultus"),
+            signature=sign(self.site.identity_key, statement),
+        )
+
+    def train(self, request: ModelRequest) -> ModelUpdate:
+        """One noised step on the site's training subjects; the budget is spent before it.
+
+        Raises:
+            RefusedError: If study, plan, policy, weights or budget do not allow it.
+        """
+        subjects = self.dataset.training
+        plan = self.config.training_plan()
+        self._admit(request, plan)
+        epsilon = self._reserve(request, plan, subjects, steps=1, purpose="train")
+        items = self.head_items if self._head_only else self._make_items(head_only=False)
+        update = site_gradient(
+            self.network.train(),
+            items,
+            plan=plan,
+            expected_subjects=self._entry.weight,
+            noise=self._noise(request, "train"),
+        )
+        return ModelUpdate(self.site.id, request.server_round, request.base_digest, update, epsilon)
+
+    def evaluate(self, request: ModelRequest) -> TallyReply:
+        """Noised tallies of the held-out subjects; the budget is spent before it.
+
+        Raises:
+            RefusedError: If study, plan, policy, weights or budget do not allow it.
+        """
+        subjects = self.dataset.held_out
+        plan = self.config.tally_plan()
+        self._admit(request, plan)
+        tables = len(self.config.tally_attributes(request.server_round))
+        if not tables:
+            msg = f"The study declares no evaluation after round {request.server_round}"
+            raise RefusedError(RefusalCode.WRONG_PLAN, msg)
+        epsilon = self._reserve(request, plan, subjects, steps=tables, purpose="evaluate")
+        scores = score_subjects(self.network.eval(), subjects, self.config.study.score_range)
+        exact = tally_table(scores, self.config, server_round=request.server_round)
+        noised = add_tally_noise(exact, plan, self._noise(request, "evaluate"))
+        return TallyReply(self.site.id, request.server_round, request.base_digest, noised, epsilon)
+
+    def tally_shape(self, server_round: int) -> tuple[int, int]:
+        """Shape of the tallies that may leave after a round."""
+        cells = len(list(self.config.tally_groups(server_round)))
+        return cells, 2 * self.config.fairness.bins + 3
+
+    @property
+    def _head_only(self) -> bool:
+        return self.config.network.trainable == "head"
+
+    def _make_items(self, *, head_only: bool) -> list[SubjectItem]:
+        return make_items(
+            self.network.eval(),
+            self.dataset.training,
+            score_range=self.config.study.score_range,
+            head_only=head_only,
+        )
+
+    @property
+    def _entry(self) -> SiteEntry:
+        entry = self.site.entry
+        if entry is None:
+            msg = "The agreed study does not name this site"
+            raise RefusedError(RefusalCode.NOT_A_MEMBER, msg)
+        return entry
+
+    def _admit(self, request: ModelRequest, plan: PrivacyPlan) -> None:
+        if request.consortium_digest != self.site.consortium.digest:
+            msg = (
+                f"The site agreed to study {self.site.consortium.digest[:12]}, "
+                f"the coordinator runs {request.consortium_digest[:12]}"
+            )
+            raise RefusedError(RefusalCode.WRONG_CONSORTIUM, msg)
+        if self._entry and request.plan != plan:
+            msg = "The plan differs from the one that follows from the agreed study"
+            raise RefusedError(RefusalCode.WRONG_PLAN, msg)
+        if not 1 <= request.server_round <= self.config.training.rounds:
+            msg = f"The study has {self.config.training.rounds} rounds, got {request.server_round}"
+            raise RefusedError(RefusalCode.WRONG_PLAN, msg)
+        if plan.mode == "distributed":
+            msg = "Secure aggregation is not available in this version: use privacy.mode = 'local'"
+            raise RefusedError(RefusalCode.UNSUPPORTED_MODE, msg)
+        violations = check_plan(
+            plan,
+            self.site.policy,
+            subjects=len(self.dataset.training) + len(self.dataset.held_out),
+            network=self.config.network.name,
+            rounds=self.config.training.rounds,
+        )
+        if violations:
+            message = "; ".join(f"{v.rule}: {v.message}" for v in violations)
+            raise RefusedError(RefusalCode.POLICY, message)
+        self._load(request)
+
+    def _load(self, request: ModelRequest) -> None:
+        """Take over the coordinator's weights once form and digest are right."""
+        try:
+            check_weights(request.weights, trainable_state(self.network))
+        except WeightsError as error:
+            raise RefusedError(RefusalCode.WRONG_WEIGHTS, str(error)) from error
+        merged = {**self.network.state_dict(), **request.weights}
+        if digest_weights(merged) != request.base_digest:
+            msg = "The digest of the weights is not the one announced: versions may differ"
+            raise RefusedError(RefusalCode.WRONG_WEIGHTS, msg)
+        self.network.load_state_dict(merged)
+
+    def _reserve(
+        self,
+        request: ModelRequest,
+        plan: PrivacyPlan,
+        subjects: Sequence[SubjectClips],
+        *,
+        steps: int,
+        purpose: str,
+    ) -> float:
+        """Charge the release to every subject before it is made; epsilon of the worst off."""
+        policy = self.site.policy
+        if not subjects:
+            msg = f"No labelled subject with accepted recordings is there to {purpose}"
+            raise RefusedError(RefusalCode.TOO_FEW_SUBJECTS, msg)
+        if plan.mode == "off" or policy is None:
+            return float("inf")
+        # Each attempt is charged anew: what a crash may have released counts as released.
+        release_id = f"{request.run_id}/{request.server_round}/{purpose}/{uuid.uuid4().hex}"
+        try:
+            reservation = self.ledger.reserve(
+                release_id,
+                [subject.subject_id for subject in subjects],
+                noise_multiplier=plan.noise_multiplier,
+                sample_rate=plan.sample_rate,
+                steps=steps,
+                delta=plan.delta,
+                purpose=purpose,
+                cap_epsilon=policy.max_epsilon_per_subject,
+            )
+        except BudgetExceeded as error:
+            raise RefusedError(RefusalCode.BUDGET, str(error)) from error
+        return reservation.epsilon_after
+
+    def _noise(self, request: ModelRequest, purpose: str) -> NoiseSource:
+        """Cryptographic noise; a simulated site repeats its own, so that a seed fixes a study."""
+        seed = self.site.simulation_seed
+        if seed is None:
+            return ChaChaNoise()
+        text = f"{seed}|{self.site.id}|{request.server_round}|{purpose}"
+        return SeededNoise(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+@cache
+def open_learner(site_file: Path) -> Learner:
+    """The learner of a site, opened once a process: it holds the data between messages."""
+    return Learner(open_site(site_file))

@@ -1,0 +1,126 @@
+"""Who takes part: nodes become sites only by a signature of a key that the study lists."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from privacy.keys import verify
+from shared_models.consortium import Consortium
+from shared_models.messages import (
+    HelloRequest,
+    MessageError,
+    RefusalCode,
+    decode_hello,
+    decode_refusal,
+    encode_hello_request,
+    hello_statement,
+)
+
+POLL_S = 1.0
+
+
+@dataclass
+class Admission:
+    """The nodes of a run that proved which site they are.
+
+    Attributes:
+        consortium: The study; its sites' public keys decide.
+        run_id: The run that the proof is bound to.
+        sites: Site id by node id.
+        rejected: Code and sentence by node id, for nodes that may not take part.
+    """
+
+    consortium: Consortium
+    run_id: str
+    sites: dict[int, str] = field(default_factory=dict)
+    rejected: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    def gather(self, grid: Grid, *, timeout_s: float, patience_s: float) -> None:
+        """Wait for the study's sites: for all of them a while, for a quorum longer.
+
+        Args:
+            grid: Connection to the nodes.
+            timeout_s: Longest wait for a quorum.
+            patience_s: Longest wait for the rest once there is a quorum.
+        """
+        quorum = self.consortium.config.training.quorum
+        expected = len(self.consortium.config.sites)
+        started = time.monotonic()
+        while True:
+            self.refresh(grid, timeout_s=timeout_s)
+            waited = time.monotonic() - started
+            settled = len(self.sites) + len(self.rejected) >= expected
+            enough = len(self.sites) >= quorum and waited >= patience_s
+            if settled or enough or waited >= timeout_s:
+                return
+            time.sleep(POLL_S)
+
+    def refresh(self, grid: Grid, *, timeout_s: float) -> None:
+        """Forget nodes that left and ask unknown ones who they are."""
+        present = set(grid.get_node_ids())
+        self.sites = {node: site for node, site in self.sites.items() if node in present}
+        unknown = sorted(present - self.sites.keys() - self.rejected.keys())
+        if not unknown:
+            return
+        question = HelloRequest(self.run_id, secrets.token_bytes(32))
+        messages = [
+            Message(
+                content=encode_hello_request(question),
+                message_type="query.hello",
+                dst_node_id=node,
+                group_id="hello",
+            )
+            for node in unknown
+        ]
+        for reply in grid.send_and_receive(messages, timeout=timeout_s):
+            if not reply.has_error():
+                self._admit(reply, question)
+
+    def missing(self) -> tuple[str, ...]:
+        """Sites of the study that no admitted node stands for."""
+        present = set(self.sites.values())
+        return tuple(e.id for e in self.consortium.config.sites if e.id not in present)
+
+    def _admit(self, reply: Message, question: HelloRequest) -> None:
+        node = reply.metadata.src_node_id
+        try:
+            site_id = self._check(reply, question, node)
+        except MessageError as error:
+            self.rejected[node] = (RefusalCode.NOT_A_MEMBER, str(error))
+            return
+        self.sites[node] = site_id
+
+    def _check(self, reply: Message, question: HelloRequest, node: int) -> str:
+        if refusal := decode_refusal(reply.content):
+            msg = f"{refusal.site_id} refused: {refusal.message}"
+            raise MessageError(msg)
+        claim = decode_hello(reply.content)
+        entry = self.consortium.config.site(claim.site_id)
+        if entry is None:
+            msg = f"{claim.site_id!r} is not a site of the study"
+            raise MessageError(msg)
+        statement = hello_statement(question, node_id=node, site_id=claim.site_id)
+        if not verify(entry.public_key, claim.signature, statement):
+            msg = f"The signature of {claim.site_id} does not belong to its key in the study"
+            raise MessageError(msg)
+        if claim.consortium_digest != self.consortium.digest:
+            msg = (
+                f"{claim.site_id} agreed to study {claim.consortium_digest[:12]}, this run follows "
+                f"{self.consortium.digest[:12]}: send the site its new kit"
+            )
+            raise MessageError(msg)
+        if claim.site_id in self.sites.values():
+            msg = f"{claim.site_id} is connected twice: the first connection stays"
+            raise MessageError(msg)
+        return claim.site_id
+
+
+def nodes_of(sites: dict[int, str]) -> Iterable[tuple[int, str]]:
+    """Node and site pairs in order of site id, so that sums do not depend on who came first."""
+    return sorted(sites.items(), key=lambda pair: pair[1])

@@ -1,0 +1,89 @@
+"""How the sites' updates become a new global model: pure functions and the server's optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from privacy.accounting import Release, compose
+from shared_models.weights import State
+
+
+def average_updates(updates: Sequence[State], weights: Sequence[float]) -> State:
+    """Weighted mean of the sites' updates.
+
+    Args:
+        updates: One state a site, all of one form.
+        weights: Fixed weight of each site, > 0, as the study declares them.
+
+    Raises:
+        ValueError: If there are no updates.
+    """
+    if not updates:
+        msg = "Expected at least one update, got none"
+        raise ValueError(msg)
+    total = math.fsum(weights)
+    mean = {name: torch.zeros_like(part) for name, part in updates[0].items()}
+    for update, weight in zip(updates, weights, strict=True):
+        for name, part in update.items():
+            mean[name].add_(part, alpha=weight / total)
+    return mean
+
+
+@dataclass
+class ServerOptimizer:
+    """Gradient descent with momentum, and a running average of the weights.
+
+    Both only post-process noised updates, so neither costs privacy. The average is what is judged
+    and published: it carries less of the last rounds' noise.
+
+    Attributes:
+        weights: The trainable tensors; changed by :meth:`step`.
+        learning_rate: Step size.
+        momentum: Share of the last direction that is kept, in [0, 1).
+        ema: Share of the old average that is kept, in [0, 1).
+
+    Source: Polyak 1964 (10.1016/0041-5553(64)90137-5); Polyak, Juditsky 1992 (10.1137/0330046).
+    """
+
+    weights: State
+    learning_rate: float
+    momentum: float
+    ema: float
+
+    def __post_init__(self) -> None:
+        self._velocity = {name: torch.zeros_like(w) for name, w in self.weights.items()}
+        self.average = {name: w.clone() for name, w in self.weights.items()}
+
+    def step(self, gradient: State) -> None:
+        """Move the weights against a gradient, and the average towards them."""
+        for name, weight in self.weights.items():
+            self._velocity[name].mul_(self.momentum).add_(gradient[name])
+            weight.sub_(self._velocity[name], alpha=self.learning_rate)
+            self.average[name].lerp_(weight, 1 - self.ema)
+
+
+def epsilon_of_sums(
+    noise_multiplier: float, delta: float, sites_by_round: Iterable[int]
+) -> float | None:
+    """Epsilon of someone who sees only the sum over sites of each round.
+
+    A subject is at one site, and every site of the round adds its own full noise: the sum of P
+    sites carries ``sqrt(P)`` times the noise of one.
+
+    Args:
+        noise_multiplier: Of one site's release; 0 means no privacy.
+        delta: Probability with which the bound may fail.
+        sites_by_round: Number of sites P in each round's sum.
+
+    Returns:
+        Epsilon, or None where nothing is promised.
+    """
+    counts = [count for count in sites_by_round if count]
+    if noise_multiplier == 0 or not counts:
+        return None
+    releases = [Release(noise_multiplier * math.sqrt(count), steps=1) for count in counts]
+    return compose(releases, delta)

@@ -1,0 +1,244 @@
+"""``vultus-simulate``: the whole consortium on one machine."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shared_models.console import InputError, Screen, report_errors
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from server.history import RunReport
+    from simulation.study import OnProgress
+
+app = typer.Typer(
+    help=(
+        "Simulate a consortium on this machine: made-up patients whose truth is known, real sites, "
+        "real training. Research software: no output is a diagnosis."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+class ModeName(StrEnum):
+    """Where noise is added."""
+
+    LOCAL = "local"
+    DISTRIBUTED = "distributed"
+    OFF = "off"
+
+
+class EngineName(StrEnum):
+    """What carries the messages."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
+class TrainableName(StrEnum):
+    """How much of the network is trained."""
+
+    HEAD = "head"
+    ALL = "all"
+
+
+@app.command()
+@report_errors()
+def run(  # noqa: PLR0913, PLR0917 - one parameter an option
+    sites: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 8,
+    subjects: Annotated[int, typer.Option(min=2, help="Subjects at each site.")] = 100,
+    rounds: Annotated[int, typer.Option(min=1, help="Training rounds.")] = 30,
+    epsilon: Annotated[
+        float, typer.Option(min=0.01, help="Privacy promised to each subject; smaller is safer.")
+    ] = 3.0,
+    mode: Annotated[
+        ModeName, typer.Option(help="local: each site adds full noise. off: no privacy at all.")
+    ] = ModeName.LOCAL,
+    network: Annotated[str, typer.Option(help="Network to train.")] = "behaviour_net",
+    trainable: Annotated[
+        TrainableName, typer.Option(help="Train the head on the shipped trunk, or everything.")
+    ] = TrainableName.HEAD,
+    engine: Annotated[
+        EngineName, typer.Option(help="local: in this process. ray: Flower's Ray engine.")
+    ] = EngineName.LOCAL,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes everything, noise included.")] = 0,
+    out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("study"),
+    json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
+) -> None:
+    """Run a whole study: cohort, sites, private training, evaluation, report."""
+    screen = Screen(json=json)
+    _require_new(out)
+    _require_available(mode)
+    from simulation.study import design_study, peak_memory_bytes, run_study
+
+    design = design_study(
+        sites=sites,
+        subjects=subjects,
+        rounds=rounds,
+        epsilon=epsilon,
+        mode=mode.value,
+        network=network,
+        trainable=trainable.value,
+        seed=seed,
+        engine=engine.value,
+        workers=workers,
+    )
+    screen.say(f"{sites} sites x {subjects} subjects, {rounds} rounds, seed {seed}, into {out}")
+    with _progress(screen) as on_progress:
+        report = run_study(design, out, on_progress)
+    page = (out / "run" / "report.html").absolute()
+    _show_result(screen, report, peak_bytes=peak_memory_bytes())
+    screen.next(f"open {page} in a browser")
+    screen.answer(
+        {"sites": sites, "subjects": sites * subjects, **_summary(report), "report": str(page)}
+    )
+
+
+@app.command()
+@report_errors()
+def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
+    out: Annotated[Path, typer.Option(help="New folder for the sites.")],
+    sites: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 8,
+    subjects: Annotated[int, typer.Option(min=1, help="Subjects at each site.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Fixes everything.")] = 0,
+    video: Annotated[
+        bool, typer.Option("--video", help="Render a face video for each recording instead.")
+    ] = False,
+    video_s: Annotated[float, typer.Option(min=2, help="Length of each video in seconds.")] = 20.0,
+    json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
+) -> None:
+    """Write site folders of made-up patients, with features or with videos to extract from."""
+    screen = Screen(json=json)
+    _require_new(out)
+    from simulation.study import design_study, write_cohort, write_video_cohort
+
+    design = design_study(
+        sites=sites,
+        subjects=subjects,
+        rounds=30,
+        epsilon=3.0,
+        mode="local",
+        network="behaviour_net",
+        trainable="head",
+        seed=seed,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    with _progress(screen) as on_progress:
+        if video:
+            folders = write_video_cohort(design, out, on_progress, video_s=video_s)
+        else:
+            folders = write_cohort(design, out, on_progress)
+    screen.say(f"{len(folders)} sites of {subjects} subjects lie in {out / 'sites'}.")
+    if video:
+        screen.next(f"vultus-site check {folders[0]}", f"vultus-site extract {folders[0]}")
+    else:
+        screen.next(f"vultus-site inspect {folders[0]}")
+    screen.answer({"sites": [str(folder) for folder in folders]})
+
+
+@app.command()
+@report_errors()
+def pretrain(
+    out: Annotated[Path, typer.Option(help="File to write, .safetensors.")],
+    size: Annotated[str, typer.Option(help="Size of the network.")] = "small",
+    seed: Annotated[int | None, typer.Option(min=0, help="Other than the shipped one.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
+) -> None:
+    """Train the trunk that ships with the package, on a made-up cohort."""
+    screen = Screen(json=json)
+    from shared_models.weights import digest_weights, save_weights
+    from simulation.pretraining import PretrainingDesign, pretrain_trunk
+
+    design = PretrainingDesign(size=size)
+    if seed is not None:
+        design = PretrainingDesign(size=size, seed=seed)
+    with _progress(screen) as on_progress:
+        trunk = pretrain_trunk(design, lambda done, total: on_progress("training", done, total))
+    save_weights(out, trunk)
+    screen.say(f"Trunk {digest_weights(trunk)[:16]} written to {out}.")
+    screen.next(f"copy it to shared_models/networks/behaviour_net_{size}.safetensors")
+    screen.answer({"weights_digest": digest_weights(trunk), "out": str(out)})
+
+
+def _require_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        msg = f"Expected a new or empty folder for --out, got {out}: remove it or name another."
+        raise InputError(msg)
+
+
+def _require_available(mode: ModeName) -> None:
+    if mode is ModeName.DISTRIBUTED:
+        msg = (
+            "Expected --mode local or off, got distributed: secure aggregation is not part of "
+            "this version."
+        )
+        raise InputError(msg)
+
+
+def _progress(screen: Screen) -> AbstractContextManager[OnProgress]:
+    """A bar a phase."""
+    from simulation.progress import show_progress
+
+    return show_progress(screen)
+
+
+def _summary(report: RunReport) -> dict[str, object]:
+    """What a machine is told of a run."""
+    final = report.final
+    metrics = final.overall.metrics if final else {}
+    auroc, mae, rmse = (metrics.get(name) for name in ("auroc", "mae", "rmse"))
+    return {
+        "rounds": len(report.rounds),
+        "mode": report.mode,
+        "delta": report.delta,
+        "epsilon": {"sum": report.epsilon_sum, "site": report.epsilon_site},
+        "auroc": {
+            "value": auroc.value if auroc else None,
+            "low": auroc.low if auroc else None,
+            "high": auroc.high if auroc else None,
+        },
+        "mae": mae.value if mae else None,
+        "rmse": rmse.value if rmse else None,
+        "seconds": report.seconds,
+        "weights_digest": report.weights_digest,
+        "truth": {"auroc": report.truth.curve[-1][1], "mae": report.truth.curve[-1][2]}
+        if report.truth and report.truth.curve
+        else None,
+    }
+
+
+def _show_result(screen: Screen, report: RunReport, *, peak_bytes: int) -> None:
+    told = _summary(report)
+    screen.say(
+        f"Done in {report.seconds['total']:.1f} s, at most {peak_bytes / 2**20:.0f} MiB of memory."
+    )
+    screen.say(_privacy_line(report))
+    auroc = told["auroc"]
+    assert isinstance(auroc, dict)  # noqa: S101 - narrows the object above
+    if auroc["value"] is None:
+        screen.say("AUROC: too uncertain to say with so few subjects and so much noise.")
+    else:
+        screen.say(
+            f"AUROC {auroc['value']:.3f}, 95 % interval {auroc['low']:.3f} to {auroc['high']:.3f}, "
+            "as the coordinator sees it."
+        )
+    truth = told["truth"]
+    if isinstance(truth, dict) and truth["auroc"] is not None:
+        screen.say(f"AUROC {truth['auroc']:.3f} exactly, which only a simulation can know.")
+    screen.say(report.notice)
+
+
+def _privacy_line(report: RunReport) -> str:
+    if report.epsilon_site is None:
+        return "Privacy: none. This mode is for comparison on made-up patients only."
+    return (
+        f"Privacy of each subject at delta {report.delta:g}: epsilon {report.epsilon_site:.2f} "
+        f"from one site's own releases, {report.epsilon_sum:.2f} from the sum of all sites."
+    )

@@ -1,0 +1,100 @@
+"""Writes a simulated cohort as site folders, with the keys and stores that real sites have."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from client.site import Site, init_site
+from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from client.store import FeatureStore, StoredRecording
+from privacy.keys import public_line
+from privacy.vault import Vault
+from server.study_file import render_study
+from shared_models.consortium import ConsortiumConfig, SiteEntry
+from shared_models.features import BEHAVIOUR
+from simulation.cohort import SimulatedRecording, SiteCohort
+
+CONSORTIUM_FILE = "consortium.toml"
+SITES_FOLDER = "sites"
+
+
+def found_consortium(
+    folder: Path, config: ConsortiumConfig, site_ids: Sequence[str], *, weight: int, seed: int
+) -> list[Site]:
+    """Set up every site and the study file that lists them all.
+
+    Args:
+        folder: Gets ``consortium.toml`` and ``sites/ID/``.
+        config: The study without sites.
+        site_ids: Names of the sites.
+        weight: Subjects that each site is counted with.
+        seed: Fixes the noise of every site.
+
+    Returns:
+        The sites, opened.
+    """
+    study_file = folder / CONSORTIUM_FILE
+    study_file.write_text(render_study(config), encoding="utf-8")
+    entries = []
+    for site_id in site_ids:
+        site = init_site(site_folder(folder, site_id), site_id=site_id, consortium_file=study_file)
+        entries.append(SiteEntry(site_id, weight, public_line(site.identity_key)))
+    complete = replace(config, sites=tuple(entries))
+    study_file.write_text(render_study(complete), encoding="utf-8")
+    return [
+        init_site(
+            site_folder(folder, site_id),
+            site_id=site_id,
+            consortium_file=study_file,
+            simulation_seed=seed,
+            allow_no_privacy=config.privacy.mode == "off",
+        )
+        for site_id in site_ids
+    ]
+
+
+def site_folder(folder: Path, site_id: str) -> Path:
+    """Folder of a simulated site."""
+    return folder / SITES_FOLDER / site_id
+
+
+def write_recordings(
+    path: Path, recordings: Iterable[SimulatedRecording], *, files: Sequence[str] | None = None
+) -> None:
+    """``recordings.csv`` of a simulated site.
+
+    Args:
+        path: File to write.
+        recordings: Its rows.
+        files: Video of each recording; without, the column is empty.
+    """
+    columns = [*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for index, recording in enumerate(recordings):
+            fields = {name: getattr(recording, name, "") for name in columns}
+            fields |= {
+                "file": files[index] if files else "",
+                "score": f"{recording.score:g}",
+                "consent": "granted",
+            }
+            writer.writerow(fields)
+
+
+def store_features(site: Site, cohort: SiteCohort) -> None:
+    """Put a cohort's features into the site's encrypted store."""
+    store = FeatureStore(site.paths.store, Vault(site.storage_key), durable=False)
+    provenance = {"schema_digest": BEHAVIOUR.digest, "source": "simulated cohort"}
+    for recording, features in zip(cohort.recordings, cohort.features, strict=True):
+        store.put(
+            StoredRecording(
+                recording_id=recording.recording_id,
+                verdict="accepted",
+                provenance=dict(provenance),
+                features=features,
+            )
+        )

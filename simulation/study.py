@@ -1,0 +1,180 @@
+"""A whole study on this machine: cohort, sites, training, evaluation, report.
+
+The sites are real site folders and the apps are the ones that real sites run; only the cohort, the
+noise's seed and the way messages travel differ.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from client.app import SITE_CONFIG
+from server.app import RUN_FOLDER
+from server.history import RunReport
+from server.report import write_report
+from shared_models.consortium import (
+    ConsortiumConfig,
+    FairnessConfig,
+    NetworkConfig,
+    PrivacyConfig,
+    StudyConfig,
+    TrainingConfig,
+)
+from simulation.cohort import CohortDesign, generate_cohort
+from simulation.sites import (
+    CONSORTIUM_FILE,
+    found_consortium,
+    store_features,
+    write_recordings,
+)
+
+Engine = Literal["local", "ray"]
+OnProgress = Callable[[str, int, int], None]
+"""Called with a phase, what is done of it, and what there is to do."""
+
+RUN = "run"
+
+
+@dataclass(frozen=True)
+class StudyDesign:
+    """What is simulated, how it is trained, and on which engine.
+
+    Attributes:
+        config: The study, without its sites.
+        cohort: The cohort.
+        engine: ``local`` runs the apps in this process, ``ray`` on Flower's Ray engine.
+        workers: Processes of the local engine.
+    """
+
+    config: ConsortiumConfig
+    cohort: CohortDesign
+    engine: Engine = "local"
+    workers: int = 1
+
+
+def design_study(  # noqa: PLR0913 - one option of the command line each
+    *,
+    sites: int,
+    subjects: int,
+    rounds: int,
+    epsilon: float,
+    mode: Literal["local", "distributed", "off"],
+    network: str,
+    trainable: Literal["head", "all"],
+    seed: int,
+    engine: Engine = "local",
+    workers: int = 1,
+) -> StudyDesign:
+    """The study that ``vultus-simulate run`` describes.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    config = ConsortiumConfig(
+        study=StudyConfig(name="simulated-study", instrument="phq9"),
+        network=NetworkConfig(name=network, trainable=trainable),  # type: ignore[arg-type]
+        training=TrainingConfig(
+            rounds=rounds, quorum=sites, evaluate_every=max(1, round(rounds / 3))
+        ),
+        privacy=PrivacyConfig(mode=mode, target_epsilon=epsilon),
+        fairness=FairnessConfig(epsilon=epsilon),
+    )
+    cohort = CohortDesign(sites=sites, subjects_per_site=subjects, seed=seed)
+    return StudyDesign(config, cohort, engine, workers)
+
+
+def write_cohort(design: StudyDesign, folder: Path, on_progress: OnProgress) -> list[Path]:
+    """Site folders with recordings and encrypted features, and the study file above them.
+
+    Returns:
+        Folder of each site.
+    """
+    cohort = design.cohort
+    site_ids = [f"site-{index + 1:02d}" for index in range(cohort.sites)]
+    # The number of subjects that train is public in a simulation; a real study agrees on a figure.
+    share = 1 - design.config.fairness.holdout_fraction
+    weight = max(1, round(cohort.subjects_per_site * share))
+    sites = found_consortium(folder, design.config, site_ids, weight=weight, seed=cohort.seed)
+    for index, (site, own) in enumerate(zip(sites, generate_cohort(cohort), strict=True)):
+        write_recordings(site.paths.recordings, own.recordings)
+        store_features(site, own)
+        on_progress("cohort", index + 1, cohort.sites)
+    return [site.folder for site in sites]
+
+
+def run_study(design: StudyDesign, folder: Path, on_progress: OnProgress) -> RunReport:
+    """The study from cohort to report; everything it made stays in the folder.
+
+    Args:
+        design: What to run.
+        folder: Empty or new.
+        on_progress: Told how far each phase is.
+
+    Returns:
+        The report, which also lies in ``folder/run`` as page and JSON.
+
+    Raises:
+        QuorumError: If sites refused; the report then says why.
+    """
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    sites = write_cohort(design, folder, on_progress)
+    run_folder = folder / RUN
+    run_folder.mkdir()
+    (run_folder / CONSORTIUM_FILE).write_bytes((folder / CONSORTIUM_FILE).read_bytes())
+    if design.engine == "ray":
+        from simulation.ray_engine import run_on_ray
+
+        run_on_ray(sites, run_folder, on_progress=on_progress)
+    else:
+        _run_locally(design, sites, run_folder, on_progress)
+    return _complete_report(design, sites, run_folder, total_s=time.monotonic() - started)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _run_locally(
+    design: StudyDesign, sites: list[Path], run_folder: Path, on_progress: OnProgress
+) -> None:
+    from client.app import app as client_app
+    from server.app import app as server_app
+    from simulation.engine import run_in_process
+
+    rounds = design.config.training.rounds
+
+    run_in_process(
+        server_app,
+        client_app,
+        node_configs=[{SITE_CONFIG: str((site / "site.toml").absolute())} for site in sites],
+        run_config={RUN_FOLDER: str(run_folder.absolute())},
+        workers=design.workers,
+        on_reply=lambda reply: (
+            on_progress("training", int(reply.metadata.group_id), rounds)
+            if reply.metadata.message_type == "train"
+            else None
+        ),
+    )
+
+
+def _complete_report(
+    design: StudyDesign, sites: list[Path], run_folder: Path, *, total_s: float
+) -> RunReport:
+    from simulation.truth import measure_truth
+
+    report = RunReport.from_json((run_folder / "report.json").read_bytes())
+    complete = replace(
+        report,
+        seed=design.cohort.seed,
+        seconds={**report.seconds, "total": total_s},
+        truth=measure_truth(report, run_folder=run_folder, sites=sites),
+    )
+    write_report(complete, run_folder)
+    return complete

@@ -1,0 +1,102 @@
+"""What only a simulation can know: the model's exact figures on every site's held-out subjects."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from client.learning.evaluation import score_subjects
+from client.learning.learner import Learner
+from client.site import open_site
+from server.history import GroupTruth, RunReport, Truth
+from server.strategy import model_file
+from shared_models.tallies import SubjectScores
+from shared_models.weights import load_weights
+
+NOTE = "Exact figures on the held-out subjects of all sites; no coordinator could see them."
+
+
+def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path]) -> Truth:
+    """Exact figures of each judged model, beside the noised ones in the report.
+
+    Args:
+        report: The finished run.
+        run_folder: Where the run kept its models.
+        sites: Folder of each site, in the order of the study.
+    """
+    learners = [Learner(open_site(folder)) for folder in sites]
+    curve, scores = [], []
+    for evaluation in report.evaluations:
+        scores = [_score(learner, run_folder, evaluation.server_round) for learner in learners]
+        pooled = _pool(scores)
+        error = float(np.abs(pooled.predicted - pooled.score).mean()) if len(pooled.score) else None
+        curve.append((evaluation.server_round, _auroc(pooled), error))
+    return Truth(tuple(curve), _by_group(learners, scores), NOTE)
+
+
+def _score(learner: Learner, run_folder: Path, server_round: int) -> SubjectScores:
+    network = learner.network
+    network.load_state_dict(
+        load_weights(model_file(run_folder, server_round), network.state_dict())
+    )
+    score_range = learner.config.study.score_range
+    return score_subjects(network.eval(), learner.dataset.held_out, score_range)
+
+
+def _by_group(
+    learners: Sequence[Learner], scores: Sequence[SubjectScores]
+) -> dict[tuple[str, str], GroupTruth]:
+    if not scores:
+        return {}
+    pooled = _pool(scores)
+    table = {("overall", "all"): _figures(pooled)}
+    fairness = learners[0].config.fairness
+    for attribute, groups in (("age_band", fairness.age_groups), ("sex", fairness.sexes)):
+        for group in groups:
+            chosen = pooled.groups[attribute] == group
+            table[attribute, group] = _figures(_select(pooled, chosen))
+    for learner, own in zip(learners, scores, strict=True):
+        table["site", learner.site.id] = _figures(own)
+    return table
+
+
+def _figures(scores: SubjectScores) -> GroupTruth:
+    """Subjects, AUROC, TPR and FPR."""
+    reaches = scores.logit > 0
+    positive = scores.positive
+    tpr = float(reaches[positive].mean()) if positive.any() else None
+    fpr = float(reaches[~positive].mean()) if (~positive).any() else None
+    return len(positive), _auroc(scores), tpr, fpr
+
+
+def _auroc(scores: SubjectScores) -> float | None:
+    if scores.positive.all() or not scores.positive.any():
+        return None
+    return float(roc_auc_score(scores.positive, scores.logit))
+
+
+def _pool(parts: Sequence[SubjectScores]) -> SubjectScores:
+    return SubjectScores(
+        logit=np.concatenate([part.logit for part in parts]),
+        predicted=np.concatenate([part.predicted for part in parts]),
+        score=np.concatenate([part.score for part in parts]),
+        positive=np.concatenate([part.positive for part in parts]),
+        groups={
+            name: np.concatenate([part.groups[name] for part in parts]) for name in parts[0].groups
+        },
+    )
+
+
+def _select(
+    scores: SubjectScores, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> SubjectScores:
+    return SubjectScores(
+        scores.logit[chosen],
+        scores.predicted[chosen],
+        scores.score[chosen],
+        scores.positive[chosen],
+        {name: groups[chosen] for name, groups in scores.groups.items()},
+    )

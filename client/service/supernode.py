@@ -1,0 +1,253 @@
+"""A site serving a consortium: two supervised processes, one connection, outbound only.
+
+The SuperNode talks to the coordinator behind the bundle gate; the SuperExec starts a process for
+each request, which runs the installed ``client.app``. They talk to each other on loopback, guarded
+by a secret that is made anew at each start. The site listens on no outside interface.
+
+A SuperNode that was killed cannot return before its old session at the coordinator ends, which
+takes about a minute; until then the coordinator answers as if it did not know the key.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from json import dumps
+from pathlib import Path
+
+from client.service.reachability import Address, await_coordinator, parse_address
+from client.site import Site
+from privacy.vault import write_atomic
+from shared_models.console import DONE, CommandError, InputError, RefusedError, Screen
+from shared_models.supervision import (
+    Child,
+    Death,
+    Supervisor,
+    child_environment,
+    only_one,
+    program,
+    stop_signals,
+)
+
+POLL_S = 0.5
+OLD_SESSION_S = 75.0
+"""A session that was not closed is forgotten after this; measured 52 s, at most two heartbeats."""
+SILENT_AFTER_S = 60.0
+
+NOT_ACTIVATED = "[code: 2004]"
+NOT_AUTHENTIC = "401 Unauthorized"
+ENTRY = "client.service.supernode_entry"
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """What the site's processes need to know.
+
+    Attributes:
+        site_id: The site.
+        address: The coordinator.
+        authority: CA certificate that the kit brought.
+        identity_key: Private key file by which the coordinator knows the site.
+        site_toml: What the app opens for each request.
+        state: Folder of logs and the engine's own files.
+        audit: The site's audit log.
+        approved: SHA-256 of bundles that may start.
+    """
+
+    site_id: str
+    address: Address
+    authority: Path
+    identity_key: Path
+    site_toml: Path
+    state: Path
+    audit: Path
+    approved: tuple[str, ...]
+
+    @property
+    def contact(self) -> Path:
+        """File whose age is the time since the coordinator was last asked for messages."""
+        return self.state / "last_contact"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the processes' logs."""
+        return self.state / "logs"
+
+    @property
+    def engine(self) -> Path:
+        """Folder of the engine's own files."""
+        return self.state / "engine"
+
+
+def plan_service(site: Site) -> ServicePlan:
+    """The processes of a site that may serve.
+
+    Raises:
+        InputError: If the site has not joined, or the study does not list it.
+        RefusedError: If the site's policy is missing or approves no bundle.
+        KeyFileError: If the identity key is missing or open to others.
+    """
+    coordinator = site.config.coordinator
+    if coordinator is None or site.entry is None:
+        msg = (
+            f"Expected site {site.id!r} to have joined a consortium, got no coordinator: ask the "
+            f"coordinator for a kit and run 'vultus-site join {site.folder} KIT'."
+        )
+        raise InputError(msg)
+    if site.policy is None or not site.policy.approved_bundles:
+        msg = (
+            f"Expected [policy] approved_bundles in {site.config_file}, got none: nothing may "
+            f"start here. Run 'vultus-site join {site.folder} KIT'."
+        )
+        raise RefusedError(msg)
+    _ = site.identity_key
+    return ServicePlan(
+        site_id=site.id,
+        address=parse_address(coordinator.address),
+        authority=site.folder / coordinator.ca_certificate,
+        identity_key=site.identity_key_file,
+        site_toml=site.config_file,
+        state=site.paths.state,
+        audit=site.paths.audit,
+        approved=site.policy.approved_bundles,
+    )
+
+
+def serve_site(site: Site, *, screen: Screen | None = None) -> int:
+    """Serve until SIGTERM or Ctrl-C; the exit code.
+
+    Raises:
+        CommandError: If the coordinator cannot be reached or does not know the key, or a process
+            cannot be kept alive; with the code to exit with.
+    """
+    return serve(plan_service(site), screen or Screen())
+
+
+def serve(plan: ServicePlan, screen: Screen) -> int:
+    """Serve a plan until SIGTERM or Ctrl-C; see :func:`serve_site`."""
+    with (
+        only_one(plan.engine / "lock", what=f"Site {plan.site_id}"),
+        stop_signals() as stopping,
+    ):
+        screen.say(f"Site {plan.site_id}: looking for the coordinator at {plan.address} ...")
+        await_coordinator(plan.address, plan.authority, stopping=stopping)
+        if stopping.is_set():
+            return DONE
+        supervisor = Supervisor(_children(plan))
+        try:
+            supervisor.start()
+            _watch(plan, supervisor, screen, stopping)
+        finally:
+            screen.say("Stopping ...")
+            supervisor.stop()
+    return DONE
+
+
+def _watch(
+    plan: ServicePlan, supervisor: Supervisor, screen: Screen, stopping: threading.Event
+) -> None:
+    """Restart what dies and tell people what changes, until told to stop."""
+    began = time.time()
+    connected = silent = False
+    while not stopping.wait(POLL_S):
+        for death in supervisor.poll():
+            _explain(plan, death, screen)
+        age = _contact_age_s(plan)
+        if not connected and age is not None and time.time() - age >= began:
+            connected = True
+            _tell_connected(plan, screen)
+        now_silent = connected and age is not None and age > SILENT_AFTER_S
+        if now_silent and not silent:
+            screen.warn(
+                f"the coordinator has not answered for {age:.0f} s, or a request takes long; "
+                "this site keeps trying."
+            )
+        silent = now_silent
+
+
+def _tell_connected(plan: ServicePlan, screen: Screen) -> None:
+    screen.say(f"Connected to {plan.address}; waiting for requests. Stop with Ctrl-C.")
+    screen.say(f"Logs: {plan.logs}.")
+    screen.next(
+        f"in another terminal, what has been spent: vultus-site budget {plan.site_toml.parent}"
+    )
+
+
+def _explain(plan: ServicePlan, death: Death, screen: Screen) -> None:
+    """Say why a process ended; end all if starting it again cannot help.
+
+    Raises:
+        CommandError: If the coordinator does not know the key, or calls the signature wrong.
+    """
+    if NOT_AUTHENTIC in death.output:
+        msg = (
+            "Expected the coordinator to accept this site's signature, got a refusal: the clocks "
+            "may differ. Set this machine's clock by NTP and start again."
+        )
+        raise CommandError(msg)
+    if NOT_ACTIVATED not in death.output:
+        screen.warn(
+            f"{death.child.name} ended with status {death.code}; starting it again. "
+            f"Log: {death.child.log}"
+        )
+        return
+    age = _contact_age_s(plan)
+    if age is None or age > OLD_SESSION_S:
+        msg = (
+            f"Expected the coordinator to know the key of site {plan.site_id}, got a refusal. "
+            "Either the site was not added or has been removed, or its key is in use elsewhere. "
+            f"Send {plan.identity_key}.pub to the coordinator and ask for 'add-site'."
+        )
+        raise CommandError(msg)
+    screen.say(
+        "The coordinator still holds this site's last session, which ends in at most "
+        f"{OLD_SESSION_S - age:.0f} s; trying again."
+    )
+
+
+def _contact_age_s(plan: ServicePlan) -> float | None:
+    """Seconds since the coordinator was last asked for messages; None if it never was."""
+    try:
+        return max(0.0, time.time() - plan.contact.stat().st_mtime)
+    except FileNotFoundError:
+        return None
+
+
+def _children(plan: ServicePlan) -> tuple[Child, Child]:
+    """SuperNode and SuperExec, joined by a port and a secret of this start."""
+    # The only program that may be started for a request is the one that runs client apps.
+    environment = child_environment(plan.engine, programs=["flwr-clientapp"])
+    plan.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    secret = plan.engine / "secret"
+    write_atomic(secret, secrets.token_hex(32).encode())
+    port = _free_port()
+    gate = [word for digest in plan.approved for word in ("--approve", digest)]
+    gate += ["--audit", str(plan.audit), "--contact", str(plan.contact)]
+    supernode = [
+        *(sys.executable, "-m", ENTRY, *gate, "--"),
+        *("--superlink", str(plan.address), "--root-certificates", str(plan.authority)),
+        *("--auth-supernode-private-key", str(plan.identity_key)),
+        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
+        *("--node-config", f"site-config={dumps(str(plan.site_toml))}"),
+    ]
+    superexec = [
+        *(str(program("flower-superexec")), "--insecure"),
+        *("--runtime-api-address", f"127.0.0.1:{port}"),
+        *("--superexec-auth-secret-file", str(secret)),
+    ]
+    return (
+        Child("supernode", tuple(supernode), environment, plan.logs / "supernode.log"),
+        Child("superexec", tuple(superexec), environment, plan.logs / "superexec.log"),
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

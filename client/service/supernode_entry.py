@@ -1,0 +1,48 @@
+"""The site's networked process: the engine's SuperNode behind the site's gate.
+
+Started by :mod:`client.service.supernode`; everything after ``--`` goes to the engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from client.service.bundle_gate import BundleGate, install_gate
+from privacy.audit import AuditLog
+
+
+def main(arguments: list[str]) -> None:
+    """Install the gate, then hand over to the engine for good."""
+    options, engine_arguments = _parse(arguments)
+    log = AuditLog(options.audit)
+    install_gate(
+        BundleGate(
+            approved=frozenset(options.approve),
+            on_refusal=lambda digest: _note_refusal(log, digest),
+            on_contact=options.contact.touch,
+        )
+    )
+    # Last of all: nothing of the engine runs before the gate stands.
+    supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
+    sys.argv = ["flower-supernode", *engine_arguments]
+    supernode.flower_supernode()
+
+
+def _note_refusal(log: AuditLog, digest: str) -> None:
+    log.append("bundle_refused", sha256=digest)
+
+
+def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    end = arguments.index("--")
+    parser = argparse.ArgumentParser(prog="supernode_entry", description=__doc__)
+    parser.add_argument("--approve", action="append", default=[], help="SHA-256 of a bundle")
+    parser.add_argument("--audit", type=Path, required=True, help="the site's audit log")
+    parser.add_argument("--contact", type=Path, required=True, help="touched at each contact")
+    return parser.parse_args(arguments[:end]), arguments[end + 1 :]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

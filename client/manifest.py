@@ -61,7 +61,12 @@ def read_manifest(
     faults += _duplicate_ids(checked)
     faults += _inconsistent_subjects(checked)
     if faults:
-        raise ManifestError(path, sorted(faults, key=lambda fault: fault.line))
+        raise ManifestError(
+            path,
+            sorted(faults, key=lambda fault: fault.line),
+            recordings=max(0, len(rows) - 1),
+            subjects=len({cells["subject_id"] for _, cells in checked if "subject_id" in cells}),
+        )
     return _manifest(checked, consortium)
 
 

@@ -33,12 +33,18 @@ class ManifestError(Exception):
 
     Attributes:
         faults: All of them, by line.
+        recordings: Rows found below the header.
+        subjects: Distinct pseudonyms among them.
     """
 
     exit_code = 2
 
-    def __init__(self, path: Path, faults: list[Fault]) -> None:
+    def __init__(
+        self, path: Path, faults: list[Fault], *, recordings: int = 0, subjects: int = 0
+    ) -> None:
         self.faults = tuple(faults)
+        self.recordings = recordings
+        self.subjects = subjects
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         lines = [
             f"  line {fault.line}{f', {fault.column}' if fault.column else ''}: {fault.fault}"

@@ -72,9 +72,15 @@ class FeatureStore:
         return self._open(path, f"recording {recording_id!r}")
 
     def contains(
-        self, recording_id: str, *, file_sha256: str, schema_digest: str, model_sha256: str
+        self,
+        recording_id: str,
+        *,
+        file_sha256: str,
+        schema_digest: str,
+        model_sha256: str,
+        quality_digest: str = "",
     ) -> bool:
-        """Whether this very file was extracted under this schema by this face model.
+        """Whether this very file was extracted under this schema, face model and quality gate.
 
         False for a damaged record too: extracting again is its remedy.
         """
@@ -82,10 +88,11 @@ class FeatureStore:
             "file_sha256": file_sha256,
             "schema_digest": schema_digest,
             "face_model_sha256": model_sha256,
+            "quality_digest": quality_digest,
         }
         with suppress(StoreError):
             provenance = self.get(recording_id).provenance
-            return all(provenance.get(name) == value for name, value in wanted.items())
+            return all(provenance.get(name, "") == value for name, value in wanted.items())
         return False
 
     def records(self) -> Iterator[StoredRecording]:

@@ -1,0 +1,188 @@
+"""Extraction of all recordings of a site: what still has to be done, and keeping what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from client.extraction.face_model import FACE_MODEL_SHA256, sha256_of_file
+from client.extraction.parallel import (
+    ExtractionJob,
+    ExtractionResult,
+    ExtractionSettings,
+    extract_many,
+)
+from client.extraction.pipeline import Extraction
+from client.extraction.quality import QualityThresholds
+from client.recording import Recording
+from client.site import SITE_FILE, Site
+from client.store import FeatureStore
+from client.stored_recording import Scalar, StoredIndicator, StoredReason, StoredRecording
+from privacy.vault import Vault
+from shared_models.features import FeatureSchema
+from shared_models.toml import ConfigError
+
+
+@dataclass
+class BatchTally:
+    """How far a batch has come.
+
+    Attributes:
+        extracted: Recordings newly accepted.
+        rejected: Recordings newly rejected by the quality gate.
+        failed: Recordings that could not be judged; they are tried again next time.
+        skipped: Recordings that were done before.
+        frames: Frames decoded.
+        failures: Recording id and reason of each failure.
+    """
+
+    extracted: int = 0
+    rejected: int = 0
+    failed: int = 0
+    skipped: int = 0
+    frames: int = 0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Recordings dealt with in this batch."""
+        return self.extracted + self.rejected + self.failed
+
+
+class Batch:
+    """One pass over the recordings of a site; interrupted, the next pass goes on.
+
+    Args:
+        site: The opened site.
+        store: Where the results are kept.
+
+    Raises:
+        ConfigError: If ``[quality]`` names a threshold that does not exist.
+    """
+
+    def __init__(self, site: Site, store: FeatureStore) -> None:
+        self.tally = BatchTally()
+        self._store = store
+        self._schema: FeatureSchema = site.consortium.config.features.schema
+        self._thresholds = read_thresholds(site)
+        self._quality_digest = _digest(self._thresholds)
+
+    def pending(self, recordings: Iterable[Recording]) -> list[ExtractionJob]:
+        """The recordings that are not stored as they are now; the others are counted as skipped."""
+        jobs = []
+        for recording in recordings:
+            if recording.file is None or self._is_done(recording.recording_id, recording.file):
+                self.tally.skipped += 1
+            else:
+                jobs.append(ExtractionJob(recording.recording_id, recording.file))
+        return jobs
+
+    def run(
+        self,
+        jobs: list[ExtractionJob],
+        face_model: Path,
+        *,
+        workers: int,
+        on_progress: Callable[[BatchTally], None],
+    ) -> None:
+        """Extract and store each recording, reporting after each."""
+
+        def keep(result: ExtractionResult) -> None:
+            self._keep(result)
+            on_progress(self.tally)
+
+        settings = ExtractionSettings(
+            face_model,
+            thresholds=self._thresholds,
+            clip_s=self._schema.clip_s,
+            rate_hz=self._schema.rate_hz,
+        )
+        extract_many(jobs, settings, workers=workers, on_done=keep)
+
+    def _is_done(self, recording_id: str, file: Path) -> bool:
+        return self._store.contains(
+            recording_id,
+            file_sha256=sha256_of_file(file),
+            schema_digest=self._schema.digest,
+            model_sha256=FACE_MODEL_SHA256,
+            quality_digest=self._quality_digest,
+        )
+
+    def _keep(self, result: ExtractionResult) -> None:
+        recording_id = result.job.recording_id
+        if result.extraction is None:
+            self.tally.failed += 1
+            self.tally.failures.append((recording_id, result.error or "unknown"))
+            return
+        self.tally.frames += result.extraction.quality.frames
+        record = to_stored(recording_id, result.extraction, quality_digest=self._quality_digest)
+        self._store.put(record)
+        if record.verdict == "accepted":
+            self.tally.extracted += 1
+        else:
+            self.tally.rejected += 1
+
+
+def open_store(site: Site) -> FeatureStore:
+    """The feature store of a site."""
+    return FeatureStore(site.paths.store, Vault(site.storage_key))
+
+
+def read_thresholds(site: Site) -> QualityThresholds:
+    """The quality gate's defaults with what ``[quality]`` overrides.
+
+    Raises:
+        ConfigError: With every name that is no threshold.
+    """
+    known = [one.name for one in dataclasses.fields(QualityThresholds)]
+    faults = []
+    for name in site.config.quality:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
+            faults.append(f"Unknown key quality.{name} ({SITE_FILE}): {hint}")
+    if faults:
+        raise ConfigError(faults)
+    return dataclasses.replace(QualityThresholds(), **site.config.quality)
+
+
+def to_stored(
+    recording_id: str, extraction: Extraction, *, quality_digest: str = ""
+) -> StoredRecording:
+    """An extraction as the store keeps it: plain values, None for what is not finite."""
+    quality: dict[str, Any] = asdict(extraction.quality)
+    quality.pop("rejected_for")
+    return StoredRecording(
+        recording_id,
+        "accepted" if extraction.quality.accepted else "rejected",
+        reasons=tuple(StoredReason(r.code, r.text) for r in extraction.quality.rejected_for),
+        quality={name: _finite(value) for name, value in quality.items()},
+        indicators={
+            name: StoredIndicator(
+                _number(one.value), one.unit, _number(one.coverage), reason=one.reason
+            )
+            for name, one in extraction.indicators.items()
+        },
+        provenance={**extraction.provenance, "quality_digest": quality_digest},
+        features=extraction.features,
+    )
+
+
+def _finite(value: Scalar) -> Scalar:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _digest(thresholds: QualityThresholds) -> str:
+    """SHA-256 of the thresholds: other limits, other verdicts."""
+    return hashlib.sha256(json.dumps(asdict(thresholds), sort_keys=True).encode()).hexdigest()

@@ -173,7 +173,7 @@ def mean_error(
     figures = np.clip([value, low, high], floor, 1)
     if name == "rmse":
         figures = np.sqrt(figures)
-        blur /= 2 * max(figures[0], blur)
+        blur = math.sqrt(value + blur) - math.sqrt(value)
     return judge_width(
         *(figures * error_limit), blur=blur * error_limit, widest=WIDEST_INTERVAL * error_limit
     )

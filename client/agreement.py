@@ -1,7 +1,8 @@
-"""Agreeing to a study: a person sees what a new study file changes before it is pinned."""
+"""Agreeing: a person sees what a new study file or a kit changes before anything is written."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -29,10 +30,21 @@ def agree_to_study(screen: Screen, folder: Path, consortium_file: Path, *, yes: 
     if old.digest == new.digest:
         screen.say("The study file is the one that this site agreed to.")
         return
-    changes = describe_changes(old.config, new.config) or ["only wording and layout"]
-    screen.say("The study file differs from the one that this site agreed to:")
+    agree_to_changes(
+        screen, describe_changes(old.config, new.config) or ["only wording and layout"], yes=yes
+    )
+
+
+def agree_to_changes(screen: Screen, changes: Sequence[str], *, yes: bool) -> bool:
+    """Show what would change at the site, and ask; True once the person agreed.
+
+    Raises:
+        InputError: If the person does not agree.
+    """
+    screen.say("This would change what the site agreed to:" if changes else "Nothing changes.")
     for change in changes:
         screen.say(f"  {change}")
-    if not yes and not typer.confirm("Agree to the new study file?"):
-        msg = "Nothing was changed: the new study file was not agreed to."
+    if changes and not yes and not typer.confirm("Agree?", err=screen.json):
+        msg = "Nothing was changed, because it was not agreed to."
         raise InputError(msg)
+    return True

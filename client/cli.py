@@ -264,18 +264,18 @@ def join(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Agree without being asked.")] = False,
 ) -> None:
-    """Take the coordinator's kit: its address, its certificate, the study and the approved bundle.
+    """Take over the coordinator's kit: address, certificate, study, approved bundle.
 
     Shows what would change in site.toml and asks before anything is written.
     """
-    from client.agreement import agree_to_study
+    from client.agreement import agree_to_changes
     from client.service.kit import join_site
-    from client.site import CONSORTIUM_FILE
 
     screen = Screen()
-    agree_to_study(screen, folder, kit / CONSORTIUM_FILE, yes=yes)
-    join_site(folder, kit)
-    screen.say(f"Joined with {kit}.")
+    site = join_site(
+        folder, kit, confirm=lambda changes: agree_to_changes(screen, changes, yes=yes)
+    )
+    screen.say(f"Site '{site.id}' has joined with {kit}.")
     screen.next(f"run 'vultus-site start {folder}'.")
 
 

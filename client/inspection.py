@@ -184,12 +184,11 @@ def _arrow_schema(inspection: Inspection) -> pa.Schema:
 
     texts = ("recording_id", "subject_id", "recorded_at", "visit", "task", "verdict", "reasons")
     columns = [pa.field(name, pa.string()) for name in texts]
-    _, first = inspection.rows[0]
-    columns += [pa.field(f"quality_{name}", pa.float64()) for name in first.quality]
-    columns += [
-        pa.field(name, pa.float64(), metadata={"unit": one.unit})
-        for name, one in first.indicators.items()
-    ]
+    records = [stored for _, stored in inspection.rows]
+    measures = dict.fromkeys(name for one in records for name in one.quality)
+    columns += [pa.field(f"quality_{name}", pa.float64()) for name in measures]
+    units = {name: found.unit for one in records for name, found in one.indicators.items()}
+    columns += [pa.field(name, pa.float64(), metadata={"unit": units[name]}) for name in units]
     return pa.schema(columns)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
+from numpy.typing import NDArray
 
 from client.recording import Recording
 from client.stored_recording import StoredRecording
@@ -22,6 +23,7 @@ _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 60rem; padding: 0 1rem; }
 figure { margin: 0; background: #fff; border-radius: 6px; }
+figcaption { color: #333; font-size: .85rem; padding: 0 .8rem .5rem; }
 figure svg { width: 100%; height: auto; }
 table { border-collapse: collapse; }
 th, td { text-align: left; padding: .15rem 1rem .15rem 0; font-variant-numeric: tabular-nums; }
@@ -53,10 +55,9 @@ def _section(stored: StoredRecording, schema: FeatureSchema) -> str:
     reasons = "".join(f"<li>{escape(reason.text)}</li>" for reason in stored.reasons)
     figure = ""
     if stored.features is not None:
-        caption = "Behaviour over time; gaps where nothing was measured."
-        figure = (
-            f"<figure>{_plot(stored.features, schema)}<figcaption>{caption}</figcaption></figure>"
-        )
+        plot = _plot(stored.recording_id, stored.features, schema)
+        caption = "<figcaption>Behaviour over time; gaps where nothing was measured.</figcaption>"
+        figure = f"<figure>{plot}{caption}</figure>"
     return (
         f"<section><h2>{escape(stored.recording_id)}: {stored.verdict}</h2>"
         f"{f'<ul>{reasons}</ul>' if reasons else ''}{figure}"
@@ -75,19 +76,22 @@ def _indicators(stored: StoredRecording) -> str:
     return f"<table>{head}{rows}</table>"
 
 
-def _plot(features: BehaviourFeatures, schema: FeatureSchema) -> str:
-    """The traces as an SVG element."""
+def _plot(name: str, features: BehaviourFeatures, schema: FeatureSchema) -> str:
+    """The traces as an SVG element; its inner ids follow the name, so that two never clash."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     seconds, values = _series(features, schema)
-    with mpl.rc_context({"svg.hashsalt": "vultus", "svg.fonttype": "none", "font.size": 9}):
+    with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 1.1 * len(TRACES)), layout="constrained")
         panels = figure.subplots(len(TRACES), 1, sharex=True)
-        for panel, name in zip(panels, TRACES, strict=True):
-            column = schema.names.index(name)
-            panel.plot(seconds, values[:, column], linewidth=0.8, color="#0b6e99")
-            panel.set_ylabel(name.replace("_", "\n"), rotation=0, ha="right", va="center")
+        for panel, trace in zip(panels, TRACES, strict=True):
+            feature = schema.features[schema.names.index(trace)]
+            drawn = values[:, schema.names.index(trace)]
+            panel.plot(seconds, drawn, linewidth=0.8, color="#0b6e99")
+            panel.set_ylim(*_limits(drawn, least=2 * feature.scale))
+            label = trace.replace("_", "\n") + ("" if feature.unit == "1" else f"\n{feature.unit}")
+            panel.set_ylabel(label, rotation=0, ha="right", va="center")
             panel.spines[["top", "right"]].set_visible(False)
         panels[-1].set_xlabel("seconds")
         buffer = io.StringIO()
@@ -96,7 +100,17 @@ def _plot(features: BehaviourFeatures, schema: FeatureSchema) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _series(features: BehaviourFeatures, schema: FeatureSchema) -> tuple[np.ndarray, np.ndarray]:
+def _limits(values: NDArray[np.floating], *, least: float) -> tuple[float, float]:
+    """Axis limits at least so far apart: jitter must not look like behaviour."""
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 0.0)
+    margin = max(0.05 * (high - low), (least - (high - low)) / 2)
+    return low - margin, high + margin
+
+
+def _series(
+    features: BehaviourFeatures, schema: FeatureSchema
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Seconds and values of all clips in a row, thinned; NaN where nothing was measured."""
     steps = np.arange(features.values.shape[1]) / schema.rate_hz
     seconds = (features.clip_start_s[:, None] + steps).ravel()

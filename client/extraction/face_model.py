@@ -38,12 +38,12 @@ def find_face_model(
 ) -> Path:
     """Path of a verified face landmarker bundle.
 
-    A candidate that is given must exist and be right: falling back silently would hide that a
-    site's own copy is damaged. The cache and the download follow only where none is given.
+    The first of the candidates, the cache and a download that is there decides. A file that is
+    there and wrong ends the search: going on would hide that a site's own copy is damaged.
 
     Args:
-        candidates: Places named by the site kit, ``site.toml`` or the command line; None entries
-            are skipped and the first other one decides.
+        candidates: Places named by the site kit, ``site.toml`` or the command line, in order;
+            None entries are skipped.
         cache: Where a download is kept; the account's cache by default.
         url: Where to fetch the bundle; None never touches the network.
 
@@ -51,17 +51,18 @@ def find_face_model(
         The path of a file whose SHA-256 is :data:`FACE_MODEL_SHA256`.
 
     Raises:
-        FaceModelError: If the named or cached file is missing or wrong, or the download fails.
+        FaceModelError: If a file that is there has another hash, or there is none and the
+            download fails.
     """
-    for candidate in candidates:
-        if candidate is not None:
-            return verify_face_model(candidate)
     kept = cache or user_cache()
-    if kept.is_file() and sha256_of_file(kept) == FACE_MODEL_SHA256:
-        return kept
+    places = [*(path for path in candidates if path is not None), kept]
+    for path in places:
+        if path.is_file():
+            return verify_face_model(path)
+    looked = "none at " + ", ".join(str(path) for path in places)
     if url is None:
-        raise FaceModelError(_hand_over_message(kept, "no path was given and the cache is empty"))
-    return _download(url, kept)
+        raise FaceModelError(_hand_over_message(places[0], looked))
+    return _download(url, kept, looked=looked)
 
 
 def verify_face_model(path: Path) -> Path:
@@ -77,7 +78,7 @@ def verify_face_model(path: Path) -> Path:
         FaceModelError: If the file is missing or has another hash.
     """
     if not path.is_file():
-        raise FaceModelError(_hand_over_message(path, f"no file at {path}"))
+        raise FaceModelError(_hand_over_message(path, f"none at {path}"))
     found = sha256_of_file(path)
     if found != FACE_MODEL_SHA256:
         msg = (
@@ -104,12 +105,14 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _download(url: str, target: Path) -> Path:
+def _download(url: str, target: Path, *, looked: str) -> Path:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as reply:  # noqa: S310 - fixed https
             content = reply.read(2 * FACE_MODEL_BYTES)
     except (urllib.error.URLError, OSError) as error:
-        raise FaceModelError(_hand_over_message(target, f"the download failed: {error}")) from error
+        raise FaceModelError(
+            _hand_over_message(target, f"{looked}; the download failed: {error}")
+        ) from error
     found = hashlib.sha256(content).hexdigest()
     if found != FACE_MODEL_SHA256:
         msg = (
@@ -134,6 +137,6 @@ def _write_atomically(target: Path, content: bytes) -> None:
 def _hand_over_message(target: Path, found: str) -> str:
     return (
         f"Expected the face landmarker bundle {FACE_MODEL_NAME} "
-        f"({FACE_MODEL_BYTES} bytes, SHA-256 {FACE_MODEL_SHA256}), {found}. On a machine with "
-        f"internet fetch {FACE_MODEL_URL}, copy it to {target} or pass --face-model FILE."
+        f"({FACE_MODEL_BYTES} bytes, SHA-256 {FACE_MODEL_SHA256}), found {found}. On a machine "
+        f"with internet fetch {FACE_MODEL_URL}, copy it to {target} or pass --face-model FILE."
     )

@@ -10,10 +10,10 @@ from pathlib import Path
 from client.extraction.behaviour.features import behaviour_series, cut_clips
 from client.extraction.behaviour.indicators import (
     Indicator,
-    IndicatorLimits,
     measure_indicators,
     without_indicators,
 )
+from client.extraction.behaviour.measures import IndicatorLimits
 from client.extraction.face import FaceTracker
 from client.extraction.face_model import FACE_MODEL_SHA256, sha256_of_file
 from client.extraction.quality import (
@@ -26,6 +26,7 @@ from client.extraction.track import FaceTrack
 from client.extraction.video import VideoError, VideoHeader, probe_video, read_frames
 from shared_models.features import BEHAVIOUR, BehaviourFeatures, FeatureSchema
 
+_SLOWEST_FPS = 1.0
 _PACKAGES = ("vultus", "mediapipe", "opencv-python", "numpy")
 
 Provenance = dict[str, str | int | float | dict[str, str]]
@@ -91,6 +92,9 @@ def _of_track(
     thresholds: QualityThresholds | None,
 ) -> tuple[TrackQuality, dict[str, Indicator], BehaviourFeatures | None]:
     quality = judge_quality(track, header, thresholds=thresholds)
+    if track.fps < _SLOWEST_FPS:
+        # Timestamps that leap by hours would ask for hours of samples.
+        return quality, without_indicators("The frames are seconds apart"), None
     series = behaviour_series(track, rate_hz=schema.rate_hz)
     limits = IndicatorLimits(rate_s=schema.clip_s)
     indicators = measure_indicators(track, series, limits=limits)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.extraction.behaviour.features import frame_signals
-from client.extraction.behaviour.signals import MAX_GAP_S, stretches
+from client.extraction.behaviour.signals import MAX_GAP_S, running_level, stretches
 from client.extraction.track import FaceTrack
 
 FloatArray = NDArray[np.float64]
@@ -16,6 +16,9 @@ FloatArray = NDArray[np.float64]
 CLOSED_SHARE = 0.6
 SHORTEST_S = 0.066
 LONGEST_S = 0.5
+# The tracker smooths over frames, so a dip is measured at its flanks and not at its bottom.
+_FLANK_SHARE = 0.75
+_OPEN_WINDOW_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,11 @@ class Blinks:
 
 
 def find_blinks(track: FaceTrack) -> Blinks:
-    """Dips of the eye opening below 0.6 of the subject's median that last 66 to 500 ms.
+    """Dips of the eye opening below 0.6 of the subject's own level that last 66 to 500 ms.
 
-    A fixed threshold fails on people who look down or whose lids hang low, so each recording has
-    its own. Longer dips are a lowered gaze or closed eyes; that time does not count as observed.
+    A fixed threshold fails on people who look down or whose lids hang low, so the level is the
+    median of the open eyes in the seconds around. Longer dips are a lowered gaze or closed eyes;
+    that time does not count as observed.
 
     Args:
         track: What the tracker saw.
@@ -53,17 +57,28 @@ def find_blinks(track: FaceTrack) -> Blinks:
     times = track.timestamps_s
     if not np.isfinite(opening).any():
         return Blinks(np.empty(0), opening, 0.0)
-    openness = opening / np.nanmedian(opening)
-    closed = np.where(np.isfinite(openness), CLOSED_SHARE - openness, np.nan)
+    openness = opening / _open_level(times, opening)
+    lowered = _FLANK_SHARE - openness
     visible = openness.copy()
     found = []
-    for start, stop in stretches(closed, on=0.0, off=0.0):
-        length_s = _crossing(times, closed, stop) - _crossing(times, closed, start)
+    for start, stop in stretches(lowered, on=0.0, off=0.0):
+        deepest = start + int(np.argmin(openness[start:stop]))
+        if openness[deepest] >= CLOSED_SHARE:
+            continue
+        length_s = _crossing(times, lowered, stop) - _crossing(times, lowered, start)
         if length_s > LONGEST_S:
             visible[start:stop] = np.nan
         elif length_s >= SHORTEST_S:
-            found.append(float(times[start + int(np.argmax(closed[start:stop]))]))
+            found.append(float(times[deepest]))
     return Blinks(np.asarray(found, dtype=np.float64), visible, _observed_s(times, visible))
+
+
+def _open_level(times: FloatArray, opening: FloatArray) -> FloatArray:
+    # Half of what the eyes reach at their widest parts open from closed, even in a recording in
+    # which they are closed most of the time.
+    half = 0.5 * float(np.nanpercentile(opening, 90))
+    opened = np.where(opening > half, opening, np.nan)[:, None]
+    return running_level(times, opened, window_s=_OPEN_WINDOW_S)[:, 0]
 
 
 def _crossing(times: FloatArray, signal: FloatArray, index: int) -> float:

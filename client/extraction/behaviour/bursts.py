@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
-from client.extraction.behaviour.signals import robust_z, stretches
+from client.extraction.behaviour.signals import robust_z, running_level, stretches
 from client.extraction.track import BLENDSHAPES, FaceTrack
 
 FloatArray = NDArray[np.float64]
@@ -52,13 +51,13 @@ def find_bursts(track: FaceTrack) -> Bursts:
     Source:
         Yan et al. 2013, doi:10.1007/s10919-013-0159-8 (duration of micro-expressions).
     """
-    shapes = np.asarray(track.blendshapes[:, _COLUMNS], dtype=np.float64)
     seen = track.usable
+    shapes = track.blendshapes[:, _COLUMNS]
     if not seen.any():
         return Bursts(np.empty(0), np.full(len(track), np.nan))
-    window = max(3, round(_REST_WINDOW_S * track.fps))
-    resting = median_filter(_bridged(shapes, seen), size=(window, 1), mode="nearest")
-    activity = np.where(seen, np.abs(shapes - resting).mean(axis=1), np.nan)
+    shapes[~seen] = np.nan
+    resting = running_level(track.timestamps_s, shapes, window_s=_REST_WINDOW_S)
+    activity = np.abs(shapes - resting).mean(axis=1)
     height = robust_z(activity)
     times = np.append(track.timestamps_s, track.timestamps_s[-1] + 1.0 / max(track.fps, 1.0))
     durations = [
@@ -68,9 +67,3 @@ def find_bursts(track: FaceTrack) -> Bursts:
     ]
     kept = [length for length in durations if SHORTEST_S <= length <= LONGEST_S]
     return Bursts(np.asarray(kept, dtype=np.float64), activity)
-
-
-def _bridged(shapes: FloatArray, seen: NDArray[np.bool_]) -> FloatArray:
-    nearest = np.flatnonzero(seen)
-    places = np.clip(np.searchsorted(nearest, np.arange(len(seen))), 0, len(nearest) - 1)
-    return shapes[nearest[places]]

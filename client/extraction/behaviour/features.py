@@ -21,6 +21,7 @@ FloatArray = NDArray[np.float64]
 
 _POSE = ("head_pitch", "head_yaw", "head_roll")
 _MIN_LAST_CLIP_S = 2.0
+_BLOCK_FRAMES = 4096
 
 
 @dataclass(frozen=True)
@@ -84,10 +85,19 @@ def frame_signals(track: FaceTrack) -> dict[str, FloatArray]:
     Returns:
         Signal name to ``[N]``: all columns of the schema that need no neighbouring frame.
     """
-    shapes = np.where(track.usable[:, None], track.blendshapes, np.nan)
-    aligned = geometry.align_landmarks(
-        np.where(track.usable[:, None, None], track.landmarks, np.nan)
-    )
+    # In blocks, because the intermediate arrays are many times the size of the result.
+    blocks = [
+        _block_signals(track, slice(start, start + _BLOCK_FRAMES))
+        for start in range(0, max(len(track), 1), _BLOCK_FRAMES)
+    ]
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _block_signals(track: FaceTrack, block: slice) -> dict[str, FloatArray]:
+    usable = track.usable[block]
+    shapes = np.where(usable[:, None], track.blendshapes[block], np.nan).astype(np.float64)
+    points = np.where(usable[:, None, None], track.landmarks[block], np.nan)
+    aligned = geometry.align_landmarks(points)
     dimple_left, dimple_right = sides(shapes, "mouthDimple")
     smile_left, smile_right = sides(shapes, "mouthSmile")
     return {
@@ -97,12 +107,12 @@ def frame_signals(track: FaceTrack) -> dict[str, FloatArray]:
         "brow_lowering": mean_blendshape(shapes, "browDown"),
         "brow_gap": geometry.brow_gap(aligned),
         "brow_height": geometry.brow_height(aligned),
-        "inner_brow_raise": np.asarray(shapes[:, BLENDSHAPES.index("browInnerUp")], np.float64),
+        "inner_brow_raise": shapes[:, BLENDSHAPES.index("browInnerUp")],
         "eye_blink": mean_blendshape(shapes, "eyeBlink"),
         "eye_aspect_ratio": geometry.eye_aspect_ratio(aligned),
         "gaze_down": mean_blendshape(shapes, "eyeLookDown"),
         "iris_drop": geometry.iris_drop(aligned),
-        "jaw_open": np.asarray(shapes[:, BLENDSHAPES.index("jawOpen")], np.float64),
+        "jaw_open": shapes[:, BLENDSHAPES.index("jawOpen")],
         "mouth_aspect_ratio": geometry.mouth_aspect_ratio(aligned),
         "dimple": (dimple_left + dimple_right) / 2.0,
         "dimple_asymmetry": dimple_left - dimple_right,
@@ -124,14 +134,14 @@ def behaviour_series(track: FaceTrack, *, rate_hz: float = BEHAVIOUR.rate_hz) ->
         rate of the camera.
     """
     levels = frame_signals(track)
-    usable = track.usable[:, None]
     table = np.column_stack(
         [
-            *levels.values(),
-            np.where(usable, track.head_pose_deg, np.nan),
-            np.where(usable, track.blendshapes, np.nan),
+            np.column_stack([column.astype(np.float32) for column in levels.values()]),
+            track.head_pose_deg,
+            track.blendshapes,
         ]
     )
+    table[~track.usable] = np.nan
     count = max(1, round(track.duration_s * rate_hz))
     start_s = float(track.timestamps_s[0]) if len(track) else 0.0
     sampled = resample(track.timestamps_s, table, rate_hz=rate_hz, count=count, start_s=start_s)

@@ -8,11 +8,13 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import median_filter
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 MAX_GAP_S = 0.3
+_NO_WIDTH_S = 1e-9
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,12 @@ class Episode:
 
 
 def resample(
-    times_s: FloatArray, values: FloatArray, *, rate_hz: float, count: int, start_s: float = 0.0
+    times_s: FloatArray,
+    values: NDArray[np.floating],
+    *,
+    rate_hz: float,
+    count: int,
+    start_s: float = 0.0,
 ) -> FloatArray:
     """A signal at a fixed rate: sample k is its mean over [k, k + 1) / rate_hz after the start.
 
@@ -51,7 +58,7 @@ def resample(
     """
     result = np.full((count, values.shape[1]), np.nan)
     measured = np.isfinite(values).all(axis=1)
-    times, rows = times_s[measured], np.asarray(values[measured], dtype=np.float64)
+    times, rows = times_s[measured], values[measured]
     edges = start_s + np.arange(count + 1) / rate_hz
     reach_s = _reach(times_s)
     for piece in _connected(times):
@@ -158,6 +165,32 @@ def deviation_from_median(values: FloatArray) -> FloatArray:
     return values - np.nanmedian(values, axis=0)
 
 
+def running_level(
+    times_s: FloatArray, values: NDArray[np.floating], *, window_s: float
+) -> FloatArray:
+    """Slowly changing level of each column: its median within a window around each frame.
+
+    The median is taken ten times a second and joined by straight lines, so that an hour at a high
+    frame rate costs seconds and not minutes.
+
+    Args:
+        times_s: ``[N]`` seconds, strictly increasing, N >= 1.
+        values: ``[N, K]``; rows with a NaN take the next measured one. At least one row has none.
+        window_s: Length of the window in seconds.
+
+    Returns:
+        ``[N, K]``.
+    """
+    measured = np.flatnonzero(np.isfinite(values).all(axis=1))
+    next_one = np.clip(np.searchsorted(measured, np.arange(len(values))), 0, len(measured) - 1)
+    interval_s = 2.0 * _reach(times_s)
+    step = max(1, round(0.1 / interval_s)) if interval_s > 0 else 1
+    thin = np.asarray(values, dtype=np.float64)[measured[next_one]][::step]
+    size = max(3, round(window_s / (interval_s * step))) if interval_s > 0 else 3
+    level = median_filter(thin, size=(size, 1), mode="nearest")
+    return np.column_stack([np.interp(times_s, times_s[::step], column) for column in level.T])
+
+
 def robust_z(values: FloatArray) -> FloatArray:
     """Distance from the median in units of the median absolute deviation, scaled to a normal SD.
 
@@ -188,31 +221,38 @@ def _connected(times: FloatArray) -> list[slice]:
 
 
 def _fill(
-    result: FloatArray, edges: FloatArray, times: FloatArray, rows: FloatArray, *, reach_s: float
+    result: FloatArray,
+    edges: FloatArray,
+    times: FloatArray,
+    rows: NDArray[np.floating],
+    *,
+    reach_s: float,
 ) -> None:
     middles = (edges[1:] + edges[:-1]) / 2.0
     inside = (middles >= times[0] - reach_s) & (middles <= times[-1] + reach_s)
-    if not inside.any():
-        return
     low = np.clip(edges[:-1][inside], times[0], times[-1])
     high = np.clip(edges[1:][inside], times[0], times[-1])
+    # One column at a time: an hour of all of them in double precision would be 60 MB a copy.
+    for number, column in enumerate(rows.T):
+        result[inside, number] = _means(times, column.astype(np.float64), low=low, high=high)
+
+
+def _means(
+    times: FloatArray, column: FloatArray, *, low: FloatArray, high: FloatArray
+) -> FloatArray:
     width = high - low
-    integral = _integral(times, rows, at=high) - _integral(times, rows, at=low)
-    nearest = (
-        rows[np.abs(times[None, :] - middles[inside][:, None]).argmin(axis=1)]
-        if (width < 1e-9).any()
-        else np.zeros_like(integral)
-    )
-    mean = integral / np.where(width > 1e-9, width, 1.0)[:, None]
-    result[inside] = np.where(width[:, None] > 1e-9, mean, nearest)
+    total = _integral(times, column, at=high) - _integral(times, column, at=low)
+    # Past the last frame a sample has no width left and takes that frame's value.
+    point = np.interp(low, times, column)
+    return np.where(width > _NO_WIDTH_S, total / np.maximum(width, _NO_WIDTH_S), point)
 
 
-def _integral(times: FloatArray, rows: FloatArray, *, at: FloatArray) -> FloatArray:
-    steps = np.diff(times)[:, None] * (rows[1:] + rows[:-1]) / 2.0
-    upto = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(steps, axis=0)])
-    left = np.clip(np.searchsorted(times, at, side="right") - 1, 0, max(len(times) - 2, 0))
+def _integral(times: FloatArray, column: FloatArray, *, at: FloatArray) -> FloatArray:
     if len(times) == 1:
-        return np.zeros((len(at), rows.shape[1]))
-    past = (at - times[left])[:, None]
-    slope = (rows[left + 1] - rows[left]) / (times[left + 1] - times[left])[:, None]
-    return np.asarray(upto[left] + past * (rows[left] + slope * past / 2.0))
+        return np.zeros(len(at))
+    steps = np.diff(times) * (column[1:] + column[:-1]) / 2.0
+    upto = np.concatenate([[0.0], np.cumsum(steps)])
+    left = np.clip(np.searchsorted(times, at, side="right") - 1, 0, len(times) - 2)
+    past = at - times[left]
+    slope = (column[left + 1] - column[left]) / (times[left + 1] - times[left])
+    return np.asarray(upto[left] + past * (column[left] + slope * past / 2.0))

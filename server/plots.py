@@ -155,11 +155,9 @@ def plot_bars(bars: Sequence[tuple[str, float]], *, name: str, label: str, targe
 
 
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasSVG(figure)
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
@@ -196,9 +194,12 @@ def _draw_interval(axes: Axes, estimate: Estimate, place: float, *, vertical: bo
 
 
 def _svg(figure: Figure, *, name: str, alt: str) -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     buffer = io.StringIO()
     blank = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=blank, transparent=True)
+    # savefig would lay the figure out twice.
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=blank)  # type: ignore[no-untyped-call]
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     for colour, variable in _VARIABLES.items():

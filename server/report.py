@@ -23,6 +23,7 @@ from server.history import (
 )
 from server.intervals import Estimate
 from server.plots import Dot, plot_bars, plot_curve, plot_groups
+from shared_models.tallies import largest_error
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -73,6 +74,7 @@ def render_page(report: RunReport) -> str:
         groups=draw_groups(report),
         spending=draw_spending(report),
         attendance=attendance(report),
+        error_limit=largest_error(report.score_range),
     )
 
 

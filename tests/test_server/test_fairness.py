@@ -17,10 +17,10 @@ from sklearn.metrics import mean_absolute_error
 from server.contrasts import contrast_groups
 from server.fairness import measure_fairness
 from server.groups import describe_group, suppressed_cells
-from shared_models.tallies import GroupTally, SubjectScores, count_tally, sum_tallies
+from shared_models.tallies import GroupTally, SubjectScores, count_tally, largest_error, sum_tallies
 
 RANGE = (0.0, 27.0, 10.0)
-LIMIT = 13.5
+LIMIT = largest_error(RANGE)
 BANDS = ("18-39", "40-59", "60+")
 SEXES = ("female", "male")
 

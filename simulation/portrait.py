@@ -229,7 +229,7 @@ def face_movements(face: Array) -> dict[str, Array]:
         "frown": _brows(face, axes, inner=(0.055, 0.085), outer=(0.02, 0.05)),
         "raise": _brows(face, axes, inner=(0.0, -0.09), outer=(0.0, -0.07)),
         "lids": _lids(face, closing=1.0, gaze=0.0),
-        "gaze_down": _lids(face, closing=0.55, gaze=0.07 * axes.iod),
+        "gaze_down": _lids(face, closing=0.75, gaze=0.10 * axes.iod),
         "jaw": _jaw(face, axes),
     }
 

@@ -1,8 +1,8 @@
 """A site serving a consortium: two supervised processes, one connection, outbound only.
 
-The SuperNode talks to the coordinator behind the bundle gate; the SuperExec starts a process for
-each request, which runs the installed ``client.app``. They talk to each other on loopback, guarded
-by a secret that is made anew at each start. The site listens on no outside interface.
+The SuperNode talks to the coordinator behind the bundle gate; the worker holds network and data and
+answers requests with the installed ``client.app``. They talk to each other on loopback, guarded by
+a secret that is made anew at each start. The site listens on no outside interface.
 
 A SuperNode that was killed cannot return before its old session at the coordinator ends, which
 takes about a minute; until then the coordinator answers as if it did not know the key.
@@ -29,7 +29,6 @@ from shared_models.supervision import (
     Supervisor,
     child_environment,
     only_one,
-    program,
     stop_signals,
 )
 
@@ -40,7 +39,8 @@ SILENT_AFTER_S = 60.0
 
 NOT_ACTIVATED = "[code: 2004]"
 NOT_AUTHENTIC = "401 Unauthorized"
-ENTRY = "client.service.supernode_entry"
+SUPERNODE = "client.service.supernode_entry"
+WORKER = "client.service.worker"
 
 
 @dataclass(frozen=True)
@@ -218,31 +218,30 @@ def _contact_age_s(plan: ServicePlan) -> float | None:
 
 
 def _children(plan: ServicePlan) -> tuple[Child, Child]:
-    """SuperNode and SuperExec, joined by a port and a secret of this start."""
-    # The only program that may be started for a request is the one that runs client apps.
-    environment = child_environment(plan.engine, programs=["flwr-clientapp"])
+    """SuperNode and worker, joined by a port and a secret of this start."""
+    # Neither starts other programs, so their PATH is empty.
+    environment = child_environment(plan.engine, programs=[])
     plan.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = plan.engine / "secret"
     write_atomic(secret, secrets.token_hex(32).encode())
-    port = _free_port()
-    gate = [word for digest in plan.approved for word in ("--approve", digest)]
-    gate += ["--audit", str(plan.audit), "--contact", str(plan.contact)]
+    address = f"127.0.0.1:{_free_port()}"
+    approved = [word for digest in plan.approved for word in ("--approve", digest)]
     supernode = [
-        *(sys.executable, "-m", ENTRY, *gate, "--"),
+        *(sys.executable, "-m", SUPERNODE, *approved),
+        *("--audit", str(plan.audit), "--contact", str(plan.contact), "--"),
         *("--superlink", str(plan.address), "--root-certificates", str(plan.authority)),
         *("--auth-supernode-private-key", str(plan.identity_key)),
-        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--host", "127.0.0.1", "--port", address.rpartition(":")[2]),
         *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
         *("--node-config", f"site-config={dumps(str(plan.site_toml))}"),
     ]
-    superexec = [
-        *(str(program("flower-superexec")), "--insecure"),
-        *("--runtime-api-address", f"127.0.0.1:{port}"),
-        *("--superexec-auth-secret-file", str(secret)),
+    worker = [
+        *(sys.executable, "-m", WORKER, *approved),
+        *("--runtime-api-address", address, "--secret-file", str(secret)),
     ]
     return (
         Child("supernode", tuple(supernode), environment, plan.logs / "supernode.log"),
-        Child("superexec", tuple(superexec), environment, plan.logs / "superexec.log"),
+        Child("worker", tuple(worker), environment, plan.logs / "worker.log"),
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from server.fairness import FairnessReport
 from server.groups import GroupMetrics, Metric
 from server.history import (
     NOTICE,
@@ -97,19 +98,15 @@ def draw_curves(report: RunReport) -> list[str]:
 
 
 def draw_groups(report: RunReport) -> dict[str, list[str]]:
-    """AUROC, TPR and FPR of the groups of each attribute."""
+    """AUROC, TPR and FPR by attribute; nothing where no group has a figure."""
     final = report.final
     if final is None:
         return {}
     return {
         attribute: [
-            plot_groups(
-                [_dot(group, metric, report.truth) for group in final.groups(attribute)],
-                name=f"{attribute}-{metric}",
-                label=LABELS[metric],
-                reference=_value(final.overall, metric),
-            )
+            _draw_metric(report, final, attribute, metric)
             for metric in _TRUTH_FIELDS
+            if any(group.metrics for group in final.groups(attribute))
         ]
         for attribute in final.attributes
     }
@@ -204,6 +201,15 @@ def _truth_curve(truth: Truth | None, place: int) -> list[tuple[int, float]]:
 def _value(group: GroupMetrics, metric: Metric) -> float | None:
     estimate = group.metrics.get(metric)
     return estimate.value if estimate else None
+
+
+def _draw_metric(report: RunReport, final: FairnessReport, attribute: str, metric: Metric) -> str:
+    return plot_groups(
+        [_dot(group, metric, report.truth) for group in final.groups(attribute)],
+        name=f"{attribute}-{metric}",
+        label=LABELS[metric],
+        reference=_value(final.overall, metric),
+    )
 
 
 def _dot(group: GroupMetrics, metric: Metric, truth: Truth | None) -> Dot:

@@ -280,6 +280,7 @@ def test_a_failed_run_says_why_and_what_is_unknown():
     assert "The model was not evaluated in this run." in text
     assert "not measured" in text
     assert "no privacy" not in text
+    assert "none spent" in text
 
 
 def test_a_run_that_ends_before_the_last_evaluation_claims_nothing_of_groups(without_drawings):
@@ -298,6 +299,28 @@ def test_mode_off_says_no_privacy_and_shows_no_epsilon(without_drawings):
     assert re.findall(r'class="big">([^<]+)<', page)[2:] == ["no privacy", "no privacy"]
     assert "no privacy: the mode of this run is off" in text_of(page)
     assert "ε =" not in text_of(page)
+
+
+@pytest.mark.parametrize(
+    ("mode", "seen", "broken"),
+    [
+        (
+            "local",
+            "noised updates: ε = 9.87",
+            "learns less: ε = 2.96",
+        ),
+        ("distributed", "and no single update: ε = 2.96", "release would stand at ε = 9.87"),
+    ],
+)
+def test_the_page_says_what_the_coordinator_sees_in_each_mode(mode, seen, broken, without_drawings):
+    text = text_of(render_page(make_report(mode=mode)))
+    assert seen in text
+    assert broken in text
+
+
+def test_a_vast_epsilon_is_not_dressed_up(without_drawings):
+    text = text_of(render_page(make_report(epsilon_sum=900.0)))
+    assert "So large an ε bounds little." in text
 
 
 def test_an_infinite_epsilon_is_none_in_the_json():

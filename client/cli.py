@@ -8,17 +8,24 @@ from typing import Annotated
 
 import typer
 
-from shared_models.console import DONE, FAILED, USAGE, InputError, Screen, report_errors
+from shared_models.console import (
+    DONE,
+    FAILED,
+    USAGE,
+    CommandLine,
+    InputError,
+    Screen,
+    report_errors,
+)
 
-app = typer.Typer(
+app = CommandLine(
     name="vultus-site",
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help=(
+    about=(
         "Run one site of a consortium: prepare recordings, extract behaviour features, take part "
         "in training. Videos, faces and subjects never leave this machine.\n\n"
-        "The usual order: **init**, fill in recordings.csv, **check**, **extract**, **inspect**, "
-        "**join**, **start**. **doctor** tells what is wrong at any time.\n\n"
+        "The usual order: [bold]init[/], fill in recordings.csv, [bold]check[/], "
+        "[bold]extract[/], [bold]inspect[/], [bold]join[/], [bold]start[/]. "
+        "[bold]doctor[/] tells what is wrong at any time.\n\n"
         "Research software: no output is a diagnosis. "
         "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused by policy."
     ),

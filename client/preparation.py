@@ -95,7 +95,7 @@ def extract_site(
     jobs = batch.pending(manifest.recordings)
     if jobs:
         model = find_face_model([face_model, site.paths.face_model])
-        screen.say(f"{len(jobs)} recordings to extract, {batch.tally.skipped} done before.")
+        screen.say(f"{len(jobs)} recordings to extract.")
         with screen.progress("news") as progress:
             bar = progress.add_task("Extracting", total=len(jobs), news="")
             batch.run(
@@ -109,15 +109,15 @@ def extract_site(
     seconds = time.perf_counter() - started
     for recording_id, why in batch.tally.failures:
         screen.say(f"{recording_id}: {why}", style="red")
-    screen.say(_news(batch.tally, seconds) + f", skipped {batch.tally.skipped}")
+    screen.say(_news(batch.tally, seconds) + f", {batch.tally.skipped} done before.")
     return batch.tally, seconds
 
 
 def _news(tally: BatchTally, seconds: float) -> str:
     rate = tally.frames / seconds if seconds > 0 else 0.0
     return (
-        f"{rate:.0f} frames/s, accepted {tally.extracted}, rejected {tally.rejected}, "
-        f"failed {tally.failed}"
+        f"{rate:.0f} frames/s, {tally.extracted} accepted, {tally.rejected} rejected, "
+        f"{tally.failed} failed"
     )
 
 

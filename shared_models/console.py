@@ -6,13 +6,14 @@ and everything for people goes to stderr.
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -24,6 +25,28 @@ DONE = 0
 FAILED = 1
 USAGE = 2
 REFUSED = 3
+
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+class CommandLine(typer.Typer):
+    """A Typer application whose help flows: line breaks inside a paragraph of a docstring go.
+
+    Typer's own way to do so loads a Markdown parser, which takes a fifth of the time of ``--help``.
+    """
+
+    def __init__(self, *, name: str, about: str) -> None:
+        super().__init__(name=name, help=about, no_args_is_help=True, rich_markup_mode="rich")
+
+    def command(self, *args: Any, **options: Any) -> Callable[[Command], Command]:  # noqa: ANN401
+        """Decorator that registers a command; see :meth:`typer.Typer.command`."""
+
+        def register(function: Command) -> Command:
+            paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+            options.setdefault("help", "\n\n".join(p.replace("\n", " ") for p in paragraphs))
+            return super(CommandLine, self).command(*args, **options)(function)
+
+        return register
 
 
 class CommandError(Exception):
@@ -106,8 +129,9 @@ class Screen:
 
         fields = [progress.TextColumn(f"{{task.fields[{name}]}}") for name in extra_fields]
         return progress.Progress(
+            progress.SpinnerColumn(),
             progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
+            progress.BarColumn(bar_width=10),
             progress.MofNCompleteColumn(),
             *fields,
             progress.TimeRemainingColumn(),

@@ -109,7 +109,7 @@ def verify(path: Path) -> AuditVerdict:
     """
     if not path.exists():
         return AuditVerdict(0, whole=True, first_broken=None)
-    chain = _Chain()
+    chain, entries = _Chain(), 0
     torn_at: int | None = None
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -117,12 +117,12 @@ def verify(path: Path) -> AuditVerdict:
             # Only the event that closes a torn line may follow one.
             fits = entry is not None and (torn_at is None or entry.event == _REPAIR)
             if fits:
-                torn_at = None
+                torn_at, entries = None, chain.sequence
             elif torn_at is None and _parse(line) is None:
                 torn_at = number
             else:
-                return AuditVerdict(chain.sequence, whole=False, first_broken=torn_at or number)
-    return AuditVerdict(chain.sequence, whole=torn_at is None, first_broken=torn_at)
+                return AuditVerdict(entries, whole=False, first_broken=torn_at or number)
+    return AuditVerdict(entries, whole=torn_at is None, first_broken=torn_at)
 
 
 def read(path: Path) -> list[AuditEntry]:

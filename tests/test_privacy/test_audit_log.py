@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from privacy.audit import AuditLog, read, verify
+from privacy.audit import AuditLog, _Chain, read, verify
 
 
 @pytest.fixture
@@ -99,20 +99,31 @@ def test_two_writers_in_turn_keep_one_chain(path):
     assert verify(path) == (8, True, None)
 
 
-def append_many(path, count):
+def append_many(path, start, count):
     log = AuditLog(path)
+    start.wait(60)
     for _ in range(count):
         log.append("busy")
 
 
 def test_processes_that_write_at_once_keep_one_chain(path):
     context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=append_many, args=(path, 20)) for _ in range(2)]
+    start = context.Barrier(3)
+    workers = [context.Process(target=append_many, args=(path, start, 60)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
-    assert verify(path) == (44, True, None)
+        worker.join(120)
+    assert verify(path) == (184, True, None)
+
+
+def test_only_the_repair_event_may_follow_a_torn_line(path):
+    chain = _Chain()
+    whole = path.read_bytes().splitlines(keepends=True)
+    for line in [*whole, b"a torn line\n"]:
+        chain.follow(line)
+    path.write_bytes(b"".join([*whole, b"a torn line\n", chain.record("started", {})]))
+    assert verify(path) == (4, False, 5)
 
 
 def test_each_line_is_plain_json(path):

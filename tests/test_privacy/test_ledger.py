@@ -179,12 +179,22 @@ def test_a_new_name_for_the_cohort_resets_nothing_and_new_subjects_start_fresh(l
     assert fresh.epsilon_after == pytest.approx(CAP, abs=1e-6)
 
 
+def test_the_worst_subject_decides_in_whatever_order_the_file_gives_them(ledger):
+    for number, subject in enumerate(SUBJECTS):
+        reserve(ledger, subject, subjects=(subject,), steps=1 + (7 * number) % 19)
+    assert ledger.spent(DELTA) == pytest.approx(epsilon_spent(NOISE, DELTA, steps=19))
+    with pytest.raises(BudgetExceeded):
+        reserve(ledger, "all", steps=2)
+    reserve(ledger, "all", steps=1)
+
+
 def test_a_repeated_subject_counts_once(ledger):
     assert reserve(ledger, "round 1", subjects=("a", "a", "b")).subjects == 2
 
 
-def test_the_worst_subject_decides(ledger):
-    reserve(ledger, "few", subjects=SUBJECTS[:2], steps=5)
+@pytest.mark.parametrize("few", [SUBJECTS[:2], SUBJECTS[9:11], SUBJECTS[18:], SUBJECTS[4:5]])
+def test_the_worst_subject_decides(ledger, few):
+    reserve(ledger, "few", subjects=few, steps=5)
     both = reserve(ledger, "all", steps=1)
     assert both.epsilon_after == pytest.approx(epsilon_spent(NOISE, DELTA, steps=6))
     assert ledger.spent(DELTA) == both.epsilon_after

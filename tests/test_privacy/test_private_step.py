@@ -290,6 +290,26 @@ def test_two_steps_do_not_carry_the_first_sum_into_the_second():
     assert np.allclose(flat(gradient), expected, atol=1e-12)
 
 
+def test_a_release_leaves_nothing_for_the_next_one():
+    module, subjects = make_module(), make_subjects()
+    optimizer = make_optimizer(module)
+    for subject in subjects:
+        optimizer.accumulate(loss_of(module, subject))
+    optimizer.step()
+    assert flat({name: p.grad for name, p in module.named_parameters()}).any()
+    optimizer.step()
+    assert not flat({name: p.grad for name, p in module.named_parameters()}).any()
+
+
+def test_a_sum_that_was_begun_can_be_forgotten():
+    module, subjects = make_module(), make_subjects()
+    optimizer = make_optimizer(module)
+    optimizer.accumulate(loss_of(module, subjects[0]))
+    optimizer.zero_grad()
+    optimizer.step()
+    assert not flat({name: p.grad for name, p in module.named_parameters()}).any()
+
+
 def test_an_opacus_accountant_attaches_and_counts_every_step():
     module, subjects = make_module(), make_subjects()
     optimizer, accountant = make_optimizer(module), PRVAccountant()

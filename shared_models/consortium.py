@@ -20,13 +20,14 @@ from pydantic.dataclasses import dataclass
 from privacy.accounting import calibrate_noise_multiplier
 from privacy.plan import PrivacyPlan
 from shared_models.features import SCHEMAS, FeatureSchema
+from shared_models.tallies import ERROR_WEIGHT
 from shared_models.toml import STRICT, load_toml
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Sex = Literal["female", "male", "other"]
 Mode = Literal["local", "distributed", "off"]
 
-TALLY_SENSITIVITY = math.sqrt(2)
+TALLY_SENSITIVITY = math.hypot(1.0, ERROR_WEIGHT)
 """L2 norm of one subject's contribution to one tally table; see :mod:`shared_models.tallies`."""
 
 INSTRUMENTS: dict[str, tuple[float, float, float]] = {
@@ -114,7 +115,7 @@ class NetworkConfig:
     """``[network]``: which network, and how much of it the consortium trains."""
 
     name: Literal["behaviour_net"] = "behaviour_net"
-    size: Literal["small", "medium"] = "small"
+    size: Literal["small"] = "small"
     trainable: Literal["all", "head"] = "head"
 
 
@@ -170,7 +171,7 @@ class FairnessConfig:
     min_cell: Annotated[int, Field(ge=5)] = 10
     bins: Annotated[int, Field(ge=4, le=64, multiple_of=2)] = 8
     epsilon: Annotated[float, Field(gt=0, le=1000)] = 3.0
-    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
 
     def __post_init__(self) -> None:
         """Refuse bands or sexes that overlap.

@@ -2,7 +2,7 @@
 
 A tally of a group holds, for its subjects, a histogram of predicted log-odds for those above and
 below the clinical threshold, and three sums of the score's error. One subject adds a one-hot vector
-(norm 1) and an error vector (norm at most 1): L2 sensitivity sqrt(2) a table, because a subject
+(norm 1) and an error vector (norm at most 1/2): L2 sensitivity sqrt(5/4) a table, because a subject
 falls into one group of each table.
 """
 
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 
 Float64Array = NDArray[np.float64]
 
-LOGIT_LIMIT = 3.0
-"""Histogram range: log-odds from -3 to 3 (probability 0.05 to 0.95); the outer bins are open."""
+LOGIT_LIMIT = 2.0
+"""Histogram range: log-odds from -2 to 2 (probability 0.12 to 0.88); the outer bins are open."""
 
 ERROR_SUMS = 3
-_ERROR_SCALE = 1 / math.sqrt(ERROR_SUMS)
+ERROR_WEIGHT = 0.5
+"""Norm of one subject's error vector: sums stand noise better than histograms do."""
+
+_ERROR_SCALE = ERROR_WEIGHT / math.sqrt(ERROR_SUMS)
 
 
 @dataclass(frozen=True)
@@ -111,9 +114,9 @@ def bin_edges(bins: int) -> Float64Array:
 
 
 def largest_error(score_range: tuple[float, float, float]) -> float:
-    """Error in points that larger ones are counted as: half of the instrument's range."""
+    """Error in points that larger ones are counted as: a third of the instrument's range."""
     low, high, _ = score_range
-    return (high - low) / 2
+    return (high - low) / 3
 
 
 def count_tally(

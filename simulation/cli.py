@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.models import OptionInfo
 
 from shared_models.console import InputError, Screen, report_errors
 
@@ -24,6 +25,12 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def Curve(text: str) -> OptionInfo:  # noqa: N802 - stands where typer.Option stands
+    """An option that takes a curve over time."""
+    option: OptionInfo = typer.Option(metavar="CURVE", help=text)
+    return option
 
 
 class ModeName(StrEnum):
@@ -141,6 +148,60 @@ def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
     else:
         screen.next(f"vultus-site inspect {folders[0]}")
     screen.answer({"sites": [str(folder) for folder in folders]})
+
+
+@app.command()
+@report_errors()
+def render(  # noqa: PLR0913, PLR0917 - one parameter an option
+    out: Annotated[Path, typer.Option(help="Video to write, .mp4.")],
+    seconds: Annotated[float, typer.Option(min=0.2, help="Length.")] = 6.0,
+    rate: Annotated[float, typer.Option(min=1, help="Frames per second.")] = 30.0,
+    smile: Annotated[str, Curve("0 neutral, 1 the full smile.")] = "0:0",
+    blink: Annotated[str, typer.Option(metavar="TIMES", help="Seconds, as in '1.0,2.5'.")] = "",
+    brow: Annotated[str, Curve("1 frowns, -1 raises the brows.")] = "0:0",
+    gaze_down: Annotated[str, Curve("1 looks fully down.")] = "0:0",
+    corner_drop: Annotated[str, Curve("1 draws the mouth corners down.")] = "0:0",
+    jaw: Annotated[str, Curve("1 opens the mouth wide.")] = "0:0",
+    pitch: Annotated[str, Curve("Head up (positive) or down, degrees.")] = "0:0",
+    yaw: Annotated[str, Curve("Head turned, degrees.")] = "0:0",
+    roll: Annotated[str, Curve("Head tilted, degrees.")] = "0:0",
+    two_faces: Annotated[bool, typer.Option("--two-faces", help="A second person.")] = False,
+    dark: Annotated[bool, typer.Option("--dark", help="Too little light.")] = False,
+    blur: Annotated[bool, typer.Option("--blur", help="Out of focus.")] = False,
+) -> None:
+    """Render a face video whose behaviour is commanded, to try an extractor on.
+
+    A curve is a list of time:value knots in seconds, joined by straight lines: '0:0,2:1,4:0'.
+    """
+    screen = Screen()
+    from simulation.commands import BehaviourCommand, parse_curve, parse_times
+    from simulation.faces import render_video
+
+    frames = max(1, round(seconds * rate))
+    given = {
+        "smile": smile,
+        "brow": brow,
+        "gaze_down": gaze_down,
+        "corner_drop": corner_drop,
+        "jaw": jaw,
+        "pitch_deg": pitch,
+        "yaw_deg": yaw,
+        "roll_deg": roll,
+    }
+    try:
+        command = BehaviourCommand(
+            duration_s=seconds,
+            rate_hz=rate,
+            blinks_s=parse_times(blink),
+            faces=2 if two_faces else 1,
+            brightness=0.08 if dark else 1.0,
+            blur_px=6.0 if blur else 0.0,
+            **{name: parse_curve(text, frames, rate) for name, text in given.items()},
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    written = render_video(command, out)
+    screen.say(f"{written} frames at {rate:g} frames/s written to {out}.")
 
 
 @app.command()

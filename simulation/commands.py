@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,7 @@ class BehaviourCommand:
         jaw: 1 opens the mouth wide.
         pitch_deg: Head up (positive) or down.
         yaw_deg: Head turned to the right of the image (positive) or to the left.
-        roll_deg: Head tilted clockwise as seen in the image (positive) or anticlockwise.
+        roll_deg: Head tilted counterclockwise as seen in the image (positive) or clockwise.
         occlusion: Part of the head behind a grey bar, from the chin up.
         brightness: 1 is the portrait's own.
         blur_px: SD of a Gaussian blur.
@@ -165,7 +165,7 @@ def parse_curve(text: str, frames: int, rate_hz: float) -> Curve:
     if np.any(np.diff(times) <= 0):
         msg = f"Expected increasing times, got {', '.join(f'{time:g}' for time in times)}"
         raise ValueError(msg)
-    return np.interp(np.arange(frames) / rate_hz, times, values)
+    return np.asarray(np.interp(np.arange(frames) / rate_hz, times, values))
 
 
 def _parse_knot(knot: str, place: str) -> tuple[float, float]:
@@ -217,8 +217,3 @@ def draw_episodes(
         ramp = np.minimum(times_s - start, end - times_s) / ramp_s
         curve = np.maximum(curve, height * np.clip(ramp, 0, 1))
     return curve
-
-
-CURVES: tuple[str, ...] = tuple(
-    item.name for item in fields(BehaviourCommand) if item.name in RANGES
-)

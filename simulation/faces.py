@@ -138,11 +138,14 @@ def pose(portrait: Portrait, vertices: Array, now: dict[str, float]) -> Array:
 
 
 def _rotation(pitch: float, yaw: float, roll: float) -> Array:
-    """Rotation in image axes: x right, y down, z away; positive pitch lifts the face."""
+    """Rotation in image axes: x right, y down, z away; positive pitch lifts the face.
+
+    The signs are those of :mod:`client.extraction.track`.
+    """
     (cp, cy, cr), (sp, sy, sr) = np.cos([pitch, yaw, roll]), np.sin([pitch, yaw, roll])
     about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
     about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
     return np.asarray(about_z @ about_y @ about_x)
 
 

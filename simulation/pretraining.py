@@ -56,6 +56,8 @@ def pretrain_trunk(
     Source: Kingma, Ba 2015 (Adam, arXiv:1412.6980); Loshchilov, Hutter 2017 (cosine schedule,
     arXiv:1608.03983).
     """
+    # One thread: sums then keep their order, and the same machine gives the same bytes again.
+    torch.set_num_threads(1)
     torch.manual_seed(design.seed)
     network = BehaviourNet(len(BEHAVIOUR.features), CHANNELS[design.size])
     values, mask, target = _load_clips(design)

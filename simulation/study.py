@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from client.app import SITE_CONFIG
+from client.site import Site
 from server.app import RUN_FOLDER
 from server.history import RunReport
 from server.report import write_report
@@ -78,9 +79,7 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
     config = ConsortiumConfig(
         study=StudyConfig(name="simulated-study", instrument="phq9"),
         network=NetworkConfig(name=network, trainable=trainable),  # type: ignore[arg-type]
-        training=TrainingConfig(
-            rounds=rounds, quorum=sites, evaluate_every=max(1, round(rounds / 3))
-        ),
+        training=TrainingConfig(rounds=rounds, quorum=sites, evaluate_every=max(1, rounds // 2)),
         privacy=PrivacyConfig(mode=mode, target_epsilon=epsilon),
         fairness=FairnessConfig(epsilon=epsilon),
     )
@@ -94,16 +93,47 @@ def write_cohort(design: StudyDesign, folder: Path, on_progress: OnProgress) -> 
     Returns:
         Folder of each site.
     """
-    cohort = design.cohort
-    site_ids = [f"site-{index + 1:02d}" for index in range(cohort.sites)]
-    # The number of subjects that train is public in a simulation; a real study agrees on a figure.
-    share = 1 - design.config.fairness.holdout_fraction
-    weight = max(1, round(cohort.subjects_per_site * share))
-    sites = found_consortium(folder, design.config, site_ids, weight=weight, seed=cohort.seed)
-    for index, (site, own) in enumerate(zip(sites, generate_cohort(cohort), strict=True)):
+    sites = _found_sites(design, folder)
+    cohorts = generate_cohort(design.cohort)
+    for index, (site, own) in enumerate(zip(sites, cohorts, strict=True), start=1):
         write_recordings(site.paths.recordings, own.recordings)
         store_features(site, own)
-        on_progress("cohort", index + 1, cohort.sites)
+        on_progress("cohort", index, len(sites))
+    return [site.folder for site in sites]
+
+
+def write_video_cohort(
+    design: StudyDesign, folder: Path, on_progress: OnProgress, *, video_s: float
+) -> list[Path]:
+    """Site folders with a rendered face video for each recording, to be checked and extracted.
+
+    Args:
+        design: The study and its cohort.
+        folder: Gets ``consortium.toml`` and ``sites/ID/``.
+        on_progress: Told how many recordings are rendered.
+        video_s: Length of each video in seconds.
+
+    Returns:
+        Folder of each site.
+    """
+    from simulation.casting import command_for
+    from simulation.faces import render_video
+
+    sites = _found_sites(design, folder)
+    cohorts = list(generate_cohort(design.cohort))
+    total = sum(len(own.recordings) for own in cohorts)
+    done = 0
+    for site, own in zip(sites, cohorts, strict=True):
+        (site.folder / "videos").mkdir(mode=0o700, exist_ok=True)
+        files = [f"videos/{recording.recording_id}.mp4" for recording in own.recordings]
+        write_recordings(site.paths.recordings, own.recordings, files=files)
+        for recording, file in zip(own.recordings, files, strict=True):
+            command = command_for(
+                recording, instrument=design.cohort.instrument, duration_s=video_s
+            )
+            render_video(command, site.folder / file)
+            done += 1
+            on_progress("videos", done, total)
     return [site.folder for site in sites]
 
 
@@ -130,10 +160,23 @@ def run_study(design: StudyDesign, folder: Path, on_progress: OnProgress) -> Run
     if design.engine == "ray":
         from simulation.ray_engine import run_on_ray
 
-        run_on_ray(sites, run_folder, on_progress=on_progress)
+        run_on_ray(sites, run_folder)
     else:
         _run_locally(design, sites, run_folder, on_progress)
     return _complete_report(design, sites, run_folder, total_s=time.monotonic() - started)
+
+
+def _found_sites(design: StudyDesign, folder: Path) -> list[Site]:
+    cohort = design.cohort
+    # The number of subjects that train is public in a simulation; a real study agrees on a figure.
+    share = 1 - design.config.fairness.holdout_fraction
+    return found_consortium(
+        folder,
+        design.config,
+        [f"site-{index + 1:02d}" for index in range(cohort.sites)],
+        weight=max(1, round(cohort.subjects_per_site * share)),
+        seed=cohort.seed,
+    )
 
 
 def peak_memory_bytes() -> int:

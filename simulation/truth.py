@@ -9,8 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from client.learning.evaluation import score_subjects
-from client.learning.learner import Learner
-from client.site import open_site
+from client.learning.learner import Learner, open_learner
 from server.history import GroupTruth, RunReport, Truth
 from server.strategy import model_file
 from shared_models.tallies import SubjectScores
@@ -27,7 +26,7 @@ def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path])
         run_folder: Where the run kept its models.
         sites: Folder of each site, in the order of the study.
     """
-    learners = [Learner(open_site(folder)) for folder in sites]
+    learners = [open_learner((folder / "site.toml").absolute()) for folder in sites]
     curve, scores = [], []
     for evaluation in report.evaluations:
         scores = [_score(learner, run_folder, evaluation.server_round) for learner in learners]

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor, nn
 
-CHANNELS = {"small": (32, 32, 32), "medium": (64, 64, 64)}
+CHANNELS = {"small": (32, 32, 32)}
 KERNEL = 5
 GROUPS = 8
 

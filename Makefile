@@ -1,0 +1,32 @@
+# Everything a newcomer types: `make demo`, `make test`. Needs Python 3.11 and make, nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := study-demo
+# Small networks gain nothing from many threads, and sites share the machine.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint benchmark clean
+
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	# torch first: a later install would otherwise choose a newer one with gigabytes of CUDA
+	$(BIN)/pip install --quiet "torch>=2.13,<2.14"
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+demo: $(BIN)/.installed  ## a consortium of 8 simulated sites, from patients to report
+	rm -rf $(DEMO)
+	$(BIN)/vultus-simulate run --sites 8 --subjects 100 --rounds 30 --epsilon 3 --seed 1 --workers 2 --out $(DEMO)
+
+test: $(BIN)/.installed  ## every test that can run here; says what it skipped and why
+	$(BIN)/pytest
+
+lint: $(BIN)/.installed  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache

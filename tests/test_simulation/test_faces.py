@@ -307,7 +307,7 @@ def test_a_tracker_sees_gaze_jaw_and_brows(track):
 @pytest.mark.needs_model
 @pytest.mark.parametrize(
     ("angle", "amplitude_deg", "element"),
-    [("pitch_deg", 15.0, (1, 2)), ("yaw_deg", 20.0, (0, 2)), ("roll_deg", 20.0, (0, 1))],
+    [("pitch_deg", 15.0, (1, 2)), ("yaw_deg", 20.0, (0, 2)), ("roll_deg", 20.0, (1, 0))],
 )
 def test_a_tracker_sees_the_head_turn(track, angle, amplitude_deg, element):
     commanded = amplitude_deg * WAVE

@@ -204,6 +204,19 @@ def test_gaze_down_does_not_count_closed_eyes():
     assert found.coverage == pytest.approx(0.75, abs=0.01)
 
 
+def test_gaze_down_is_found_in_eyes_that_barely_show_it_and_in_those_that_never_rise():
+    times = frame_times(60.0, 30.0)
+
+    def fraction(looking: np.ndarray) -> float | None:
+        shapes = {"eyeLookDownLeft": looking, "eyeLookDownRight": looking}
+        track = make_track(times, blendshapes=shapes)
+        return measure_indicators(track)["gaze_down_fraction"].value
+
+    assert fraction(np.where(times >= 40.0, 0.27, 0.11)) == pytest.approx(1 / 3, abs=0.01)
+    assert fraction(np.full(len(times), 0.7)) == 1.0
+    assert fraction(np.full(len(times), 0.3)) == 0.0
+
+
 def test_contempt_is_one_sided_and_outside_smiles():
     times = frame_times(60.0, 30.0)
     one_sided = 0.4 * pulses(times, np.arange(5, 60, 10), 1.0)

@@ -141,7 +141,6 @@ def behaviour_series(track: FaceTrack, *, rate_hz: float = BEHAVIOUR.rate_hz) ->
             track.blendshapes,
         ]
     )
-    table[~track.usable] = np.nan
     count = max(1, round(track.duration_s * rate_hz))
     start_s = float(track.timestamps_s[0]) if len(track) else 0.0
     sampled = resample(track.timestamps_s, table, rate_hz=rate_hz, count=count, start_s=start_s)

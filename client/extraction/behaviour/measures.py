@@ -16,6 +16,7 @@ from client.extraction.track import BLENDSHAPES, FaceTrack
 
 FloatArray = NDArray[np.float64]
 
+_OPEN_EYES = 0.12
 _EYES = tuple(name for name in BLENDSHAPES if name.startswith("eye"))
 _FACE = tuple(name for name in BLENDSHAPES if name not in {*_EYES, "neutral"})
 
@@ -148,11 +149,17 @@ def mouth_speed(session: Session) -> tuple[float, FloatArray]:
 
 
 def gaze_down(session: Session) -> tuple[float, FloatArray]:
-    """Share of the time with open eyes in which they look down."""
+    """Share of the time with open eyes in which they look down.
+
+    Down is an activation above 0.5, or 0.1 above the subject's own gaze at the camera, which is
+    taken to fill a quarter of the time or more; deep-set eyes never reach 0.5.
+    """
     # Closed lids look like a lowered gaze to the model.
-    open_eyes = session.column("eye_aspect_ratio") >= 0.12
+    open_eyes = session.column("eye_aspect_ratio") >= _OPEN_EYES
     samples = np.where(open_eyes, session.column("gaze_down"), np.nan)
-    return _fraction(samples > 0.5, samples)
+    known = samples[np.isfinite(samples)]
+    level = float(np.percentile(known, 25)) if len(known) else 0.0
+    return _fraction(samples > min(0.5, level + 0.1), samples)
 
 
 def gaze_to_camera(session: Session) -> tuple[float, FloatArray]:

@@ -107,7 +107,7 @@ class Batch:
         extract_many(jobs, settings, workers=workers, on_done=keep)
 
     def _is_done(self, recording_id: str, file: Path) -> bool:
-        return self._store.contains(
+        return file.is_file() and self._store.contains(
             recording_id,
             file_sha256=sha256_of_file(file),
             schema_digest=self._schema.digest,

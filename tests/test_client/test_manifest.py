@@ -228,6 +228,12 @@ def test_files_that_are_no_table_are_refused_with_the_line(tmp_path, data, line)
     assert line in {number for number, _ in faults(path)}
 
 
+def test_a_nul_byte_is_a_fault_even_where_nothing_is_checked(tmp_path):
+    header = (*REQUIRED_COLUMNS, "note")
+    found = faults(write(tmp_path, [[*row(), "a\0b"]], header))
+    assert "NUL" in found[2, ""]
+
+
 def test_ragged_rows_are_faults(tmp_path):
     path = tmp_path / "recordings.csv"
     path.write_text("\n".join([",".join(REQUIRED_COLUMNS), "r1,s1", ",".join([*row("r2"), "x"])]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 import signal
@@ -10,6 +11,8 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.csv
@@ -18,11 +21,13 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from client.batch import read_thresholds
 from client.cli import app
 from client.site import Site, init_site, open_site
 from client.site_template import REQUIRED_COLUMNS
 from privacy.accounting import epsilon_spent
 from privacy.ledger import PrivacyLedger
+from server.pki import CertificateAuthority
 
 STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 COMMANDS = ("init", "doctor", "check", "extract", "inspect", "budget", "join", "start")
@@ -184,6 +189,12 @@ def test_extract_names_a_misspelt_threshold(site):
     assert "did you mean min_fps?" in result.stderr
 
 
+def test_thresholds_of_the_site_override_the_defaults(site):
+    defaults = read_thresholds(site)
+    site.config_file.write_text(site.config_file.read_text() + "\n[quality]\nmin_fps = 20\n")
+    assert read_thresholds(open_site(site.folder)) == replace(defaults, min_fps=20.0)
+
+
 def test_extract_refuses_another_face_model(site, tmp_path):
     (site.folder / "videos" / "a.mp4").write_bytes(b"x")
     write_recordings(site, [row("r1", "videos/a.mp4")])
@@ -201,6 +212,42 @@ def test_inspect_before_extraction_says_what_is_missing(site):
     assert told(result)["not_extracted"] == ["r1"]
     assert run("inspect", site.folder, "--export", "csv").exit_code == 2
     assert run("inspect", site.folder, "--export", "xls").exit_code == 2
+
+
+def make_kit(folder: Path, site: Site) -> Path:
+    line = site.public_key_file.read_text().strip()
+    study = STUDY + f'[[sites]]\nid = "{site.id}"\nweight = 40\npublic_key = "{line}"\n'
+    folder.mkdir()
+    (folder / "consortium.toml").write_text(study)
+    CertificateAuthority.create(folder / "pki")
+    shutil.copy(folder / "pki" / "ca.crt", folder / "ca.crt")
+    terms = {
+        "site_id": site.id,
+        "address": "coordinator.example:8443",
+        "consortium_sha256": hashlib.sha256(study.encode()).hexdigest(),
+        "bundle_sha256": "b" * 64,
+        "vultus_version": version("vultus"),
+        "flwr_version": version("flwr"),
+    }
+    lines = [f'{name} = "{value}"' for name, value in terms.items()]
+    (folder / "kit.toml").write_text("\n".join(["[kit]", *lines, ""]))
+    return folder
+
+
+def test_join_shows_what_changes_and_asks_before_anything_is_written(site, tmp_path):
+    kit = make_kit(tmp_path / "kit", site)
+    before = site.config_file.read_bytes()
+    declined = run("join", site.folder, kit, answer="n\n")
+    assert declined.exit_code == 2
+    assert "coordinator.example:8443" in declined.stdout
+    assert site.config_file.read_bytes() == before
+    agreed = run("join", site.folder, kit, "--yes")
+    assert agreed.exit_code == 0
+    assert "vultus-site start" in agreed.stdout
+    joined = open_site(site.folder)
+    assert joined.config.coordinator is not None
+    assert joined.policy is not None
+    assert joined.policy.approved_bundles == ("b" * 64,)
 
 
 def test_start_before_join_is_wrong_input(site):

@@ -253,20 +253,20 @@ def _hits_and_misses(tally: GroupTally, name: Rate) -> tuple[Float64Array, Float
 def _error_sum(tally: GroupTally, name: ErrorMean) -> tuple[float, float]:
     """Sum of the terms of a mean, and the variance of one term; unit: the largest error."""
     absolute, signed, squared = (float(total) for total in tally.errors)
-    count, noise = tally.count, tally.error_noise_stddev**2
+    count = tally.count
     square = float(np.clip(squared / count, 0, 1))
     if name == "mae":
-        return absolute, _spread(square, absolute, count, noise=noise)
-    spread = _spread(square, signed, count, noise=noise)
+        return absolute, _spread(square, absolute, count)
+    spread = _spread(square, signed, count)
     if name == "bias":
         return signed, spread
     centre = max(square - spread, 0)
     return squared, min(2 * spread**2 + 4 * centre * spread, square * (1 - square))
 
 
-def _spread(square: float, total: float, count: float, *, noise: float) -> float:
+def _spread(square: float, total: float, count: float) -> float:
     """Variance of a term from its mean square and its sum."""
-    return max(square - (total**2 - noise) / count**2, 0.0) * count / (count - 1)
+    return max(square - (total / count) ** 2, 0.0) * count / (count - 1)
 
 
 def _between_roots(a: float, b: float, c: float) -> tuple[float, float]:

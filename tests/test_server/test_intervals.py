@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 from sklearn.metrics import precision_score, roc_auc_score, root_mean_squared_error
 
-from server.intervals import Estimate, auroc, auroc_variance, mean_error, rate
+from server.intervals import Estimate, auroc, auroc_variance, judge_width, mean_error, rate
 from shared_models.tallies import GroupTally, SubjectScores, bin_edges, count_tally
 
 BINS = 8
@@ -127,6 +127,28 @@ def test_noise_variance_is_that_of_many_noised_copies():
     assert claimed == pytest.approx(np.var(areas), rel=0.12)
 
 
+def test_noise_does_not_inflate_the_sampling_variance():
+    tally, rng = tally_of(draw_scores(300, np.random.default_rng(3))), np.random.default_rng(4)
+    claimed = [auroc_variance(add_noise(tally, 4.0, rng)).sampling for _ in range(1500)]
+    assert np.mean(claimed) == pytest.approx(auroc_variance(tally).sampling, rel=0.08)
+
+
+def test_interval_of_the_bias_is_students_without_noise():
+    scores = draw_scores(25, np.random.default_rng(9))
+    error = scores.predicted - scores.score
+    assert np.abs(error).max() < 3 * LIMIT
+    tally = count_tally(scores, "overall", "all", bins=BINS, error_limit=3 * LIMIT)
+    found = mean_error(tally, "bias", error_limit=3 * LIMIT)
+    half = t.ppf(0.975, 24) * error.std(ddof=1) / np.sqrt(25)
+    assert (found.low, found.high) == pytest.approx((error.mean() - half, error.mean() + half))
+
+
+def test_an_interval_cut_short_by_the_edge_of_the_range_is_seen_through():
+    assert judge_width(0.98, 0.7, 1.0, widest=0.5).value == 0.98
+    cut = judge_width(0.98, 0.7, 1.0, blur=0.2, widest=0.5)
+    assert (cut.value, cut.low, cut.high) == (None, 0.7, 1.0)
+
+
 def test_variance_of_one_class_is_refused():
     with pytest.raises(ValueError, match=r"at least 2 subjects a class, got 3.0 and 0.0"):
         auroc_variance(GroupTally("sex", "other", np.array([0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0.0])))
@@ -162,7 +184,7 @@ def test_rates_and_errors_are_those_of_the_subjects():
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("subjects", "stddev"), [(300, 1.5), (1000, 4.0)])
+@pytest.mark.parametrize(("subjects", "stddev"), [(300, 0.0), (300, 1.5), (1000, 4.0)])
 def test_intervals_cover_the_truth_95_times_in_100(metric, subjects, stddev):
     coverage = Population().coverage(metric, subjects=subjects, stddev=stddev)
     assert 0.93 <= coverage <= 0.97

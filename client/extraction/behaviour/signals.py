@@ -8,7 +8,6 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import median_filter
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -186,9 +185,9 @@ def running_level(
     interval_s = 2.0 * _reach(times_s)
     step = max(1, round(0.1 / interval_s)) if interval_s > 0 else 1
     thin = np.asarray(values, dtype=np.float64)[measured[next_one]][::step]
-    size = max(3, round(window_s / (interval_s * step))) if interval_s > 0 else 3
-    level = median_filter(thin, size=(size, 1), mode="nearest")
-    return np.column_stack([np.interp(times_s, times_s[::step], column) for column in level.T])
+    half = max(1, round(window_s / (2.0 * interval_s * step))) if interval_s > 0 else 1
+    levels = [_running_median(column, half) for column in thin.T]
+    return np.column_stack([np.interp(times_s, times_s[::step], level) for level in levels])
 
 
 def robust_z(values: FloatArray) -> FloatArray:
@@ -205,6 +204,13 @@ def robust_z(values: FloatArray) -> FloatArray:
         return centred
     spread = 1.4826 * float(np.nanmedian(np.abs(centred)))
     return centred / spread if spread > 0 else np.zeros_like(centred)
+
+
+def _running_median(column: FloatArray, half: int) -> FloatArray:
+    windows = np.lib.stride_tricks.sliding_window_view(
+        np.pad(column, half, mode="edge"), 2 * half + 1
+    )
+    return np.asarray(np.median(windows, axis=1))
 
 
 def _reach(times_s: FloatArray) -> float:

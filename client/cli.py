@@ -241,7 +241,7 @@ def inspect(
         write_table(found, target, file_format=export)
         screen.say(f"Table: {target}")
     if page:
-        write_page(found, page)
+        write_page(found, page, site=site)
         screen.say(f"Page: {page}")
     screen.next(*found.next_steps(folder))
     screen.answer(found.to_json())

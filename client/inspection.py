@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Inspection:
 
     Attributes:
         study: The study.
-        rows: Recording and what is stored of it, in the order of the table.
+        rows: Recording and what is stored of it except the features, in the order of the table.
         missing: Recordings that were not extracted yet.
     """
 
@@ -110,7 +110,10 @@ def inspect_site(site: Site) -> Inspection:
         StoreError: If a stored recording cannot be opened.
     """
     manifest = load_manifest(site, require_files=False)
-    stored = {record.recording_id: record for record in open_store(site).records()}
+    # Hours of features would not fit in memory, and only the page needs them, one at a time.
+    stored = {
+        record.recording_id: replace(record, features=None) for record in open_store(site).records()
+    }
     recordings = manifest.recordings
     return Inspection(
         study=site.consortium.config,
@@ -146,9 +149,11 @@ def write_table(inspection: Inspection, path: Path, *, file_format: str) -> None
     write_atomic(path, buffer.getvalue().to_pybytes())
 
 
-def write_page(inspection: Inspection, path: Path) -> None:
+def write_page(inspection: Inspection, path: Path, *, site: Site) -> None:
     """Write one HTML page with a trace over time for each recording, mode 0600."""
-    write_atomic(path, render_page(inspection.rows, inspection.study).encode())
+    store = open_store(site)
+    records = (store.get(stored.recording_id) for _, stored in inspection.rows)
+    write_atomic(path, render_page(records, inspection.study).encode())
 
 
 def _as_json(stored: StoredRecording) -> dict[str, object]:

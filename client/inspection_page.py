@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable
 from html import escape
 
 import numpy as np
 from numpy.typing import NDArray
 
-from client.recording import Recording
 from client.stored_recording import StoredRecording
 from shared_models.consortium import ConsortiumConfig
 from shared_models.features import BehaviourFeatures, FeatureSchema
@@ -32,15 +31,15 @@ section { border-top: 1px solid #8888; margin-top: 2rem; }
 """
 
 
-def render_page(rows: Sequence[tuple[Recording, StoredRecording]], study: ConsortiumConfig) -> str:
+def render_page(records: Iterable[StoredRecording], study: ConsortiumConfig) -> str:
     """One self-contained HTML page.
 
     Args:
-        rows: Recordings and what is stored of them.
+        records: What is stored of each recording; taken one at a time.
         study: The study, for its name and feature schema.
     """
     title = f"Recordings of study {escape(study.study.name)}"
-    sections = "".join(_section(stored, study.features.schema) for _, stored in rows)
+    sections = "".join(_section(stored, study.features.schema) for stored in records)
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

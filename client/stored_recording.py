@@ -70,25 +70,19 @@ class StoredRecording:
     provenance: dict[str, Scalar | dict[str, str]] = field(default_factory=dict)
     features: BehaviourFeatures | None = None
 
-    def __post_init__(self) -> None:
-        """Refuse features of a rejected recording: nothing could keep them out of training.
-
-        Raises:
-            ValueError: If verdict and features disagree.
-        """
-        if (self.verdict == "accepted") != (self.features is not None):
-            has = "without" if self.features is None else "with"
-            msg = f"Expected features exactly for accepted recordings, got {self.verdict} {has}"
-            raise ValueError(msg)
-
 
 def pack(record: StoredRecording) -> bytes:
     """A recording as bytes: length and text of a JSON object, then safetensors.
 
     Raises:
-        ValueError: If a figure is not finite.
+        ValueError: If a figure is not finite, or verdict and features disagree: nothing could keep
+            features of a rejected recording out of training.
     """
     features = record.features
+    if (record.verdict == "accepted") != (features is not None):
+        has = "without" if features is None else "with"
+        msg = f"Expected features exactly for accepted recordings, got {record.verdict} {has}"
+        raise ValueError(msg)
     facts = {
         "recording_id": record.recording_id,
         "verdict": record.verdict,

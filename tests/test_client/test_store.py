@@ -180,8 +180,8 @@ def test_erased_recordings_are_gone(store):
     assert not list(store.records())
 
 
-def test_rejected_recordings_have_no_features_to_train_on():
+def test_rejected_recordings_have_no_features_to_train_on(store):
     with pytest.raises(ValueError, match="rejected with"):
-        StoredRecording("r", "rejected", features=features())
+        store.put(StoredRecording("r", "rejected", features=features()))
     with pytest.raises(ValueError, match="accepted without"):
-        StoredRecording("r", "accepted")
+        store.put(StoredRecording("r", "accepted"))

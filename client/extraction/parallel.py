@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,9 +179,23 @@ def _work(link: Connection, settings: ExtractionSettings) -> None:
     # Ctrl-C reaches the whole process group; the parent ends its workers itself.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _silence_libraries()
+    _end_with_parent()
     with suppress(EOFError, OSError):
         while True:
             link.send(_result(link.recv(), settings))
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed cannot end its workers, and an hour's video would keep one busy.
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _silence_libraries() -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from client.extraction import parallel
@@ -103,6 +107,37 @@ def test_an_exception_becomes_a_failed_result_with_its_message(monkeypatch):
     monkeypatch.setattr(parallel, "extract_recording", failing)
     result = parallel._result(ExtractionJob("a", Path("a")), SETTINGS)
     assert (result.extraction, result.error) == (None, "MemoryError: no memory for frame 7")
+
+
+def linger() -> None:
+    parallel._end_with_parent()
+    time.sleep(60.0)
+
+
+PARENT = """
+import multiprocessing, sys
+from test_extraction_parallel import linger
+if __name__ == "__main__":
+    child = multiprocessing.get_context("spawn").Process(target=linger)
+    child.start()
+    print(child.pid, flush=True)
+    child.join()
+"""
+
+
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    places = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": places},
+    ) as parent:
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    child.wait(timeout=30.0)
 
 
 @pytest.mark.needs_model

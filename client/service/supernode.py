@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 
@@ -71,6 +71,11 @@ class ServicePlan:
     def contact(self) -> Path:
         """File whose age is the time since the coordinator was last asked for messages."""
         return self.state / "last_contact"
+
+    @property
+    def session(self) -> Path:
+        """File whose age is the time since this site last held a session, even a busy one."""
+        return self.state / "last_session"
 
     @property
     def logs(self) -> Path:
@@ -140,79 +145,98 @@ def serve(plan: ServicePlan, screen: Screen) -> int:
         supervisor = Supervisor(_children(plan))
         try:
             supervisor.start()
-            _watch(plan, supervisor, screen, stopping)
+            _watch(_Connection(plan, screen), supervisor, stopping)
         finally:
             screen.say("Stopping ...")
             supervisor.stop()
     return DONE
 
 
-def _watch(
-    plan: ServicePlan, supervisor: Supervisor, screen: Screen, stopping: threading.Event
-) -> None:
-    """Restart what dies and tell people what changes, until told to stop."""
-    began = time.time()
-    connected = silent = False
-    while not stopping.wait(POLL_S):
-        for death in supervisor.poll():
-            _explain(plan, death, screen)
-        age = _contact_age_s(plan)
-        if not connected and age is not None and time.time() - age >= began:
-            connected = True
-            _tell_connected(plan, screen)
-        now_silent = connected and age is not None and age > SILENT_AFTER_S
-        if now_silent and not silent:
-            screen.warn(
-                f"the coordinator has not answered for {age:.0f} s, or a request takes long; "
+@dataclass
+class _Connection:
+    """What is known of the connection, and told to people when it changes."""
+
+    plan: ServicePlan
+    screen: Screen
+    began: float = field(default_factory=time.time)
+    connected: bool = False
+    silent: bool = False
+
+    def look(self) -> None:
+        """Notice that the coordinator was asked for messages, or has not been for long."""
+        age = _age_s(self.plan.contact)
+        if not self.connected and age is not None and time.time() - age >= self.began:
+            self.connected = True
+            self._tell_connected()
+        if self.connected:
+            self.plan.session.touch()
+        silent = self.connected and age is not None and age > SILENT_AFTER_S
+        if silent and not self.silent:
+            self.screen.warn(
+                f"the coordinator has not been heard for {age:.0f} s, or a request takes long; "
                 "this site keeps trying."
             )
-        silent = now_silent
+        self.silent = silent
 
+    def note_death(self, death: Death) -> None:
+        """Say why a process ended.
 
-def _tell_connected(plan: ServicePlan, screen: Screen) -> None:
-    screen.say(f"Connected to {plan.address}; waiting for requests. Stop with Ctrl-C.")
-    screen.say(f"Logs: {plan.logs}.")
-    screen.next(
-        f"in another terminal, what has been spent: vultus-site budget {plan.site_toml.parent}"
-    )
-
-
-def _explain(plan: ServicePlan, death: Death, screen: Screen) -> None:
-    """Say why a process ended; end all if starting it again cannot help.
-
-    Raises:
-        CommandError: If the coordinator does not know the key, or calls the signature wrong.
-    """
-    if NOT_AUTHENTIC in death.output:
-        msg = (
-            "Expected the coordinator to accept this site's signature, got a refusal: the clocks "
-            "may differ. Set this machine's clock by NTP and start again."
-        )
-        raise CommandError(msg)
-    if NOT_ACTIVATED not in death.output:
-        screen.warn(
+        Raises:
+            CommandError: If starting it again cannot help: the coordinator does not know the key,
+                or calls the signature wrong.
+        """
+        self.began, self.connected, self.silent = time.time(), False, False
+        if NOT_AUTHENTIC in death.output:
+            msg = (
+                "Expected the coordinator to accept this site's signature, got a refusal: the "
+                "clocks may differ, or the site has just been removed. Set this machine's clock by "
+                "NTP, ask the coordinator, and start again."
+            )
+            raise CommandError(msg)
+        if NOT_ACTIVATED in death.output:
+            self._explain_refusal()
+            return
+        self.screen.warn(
             f"{death.child.name} ended with status {death.code}; starting it again. "
             f"Log: {death.child.log}"
         )
-        return
-    age = _contact_age_s(plan)
-    if age is None or age > OLD_SESSION_S:
-        msg = (
-            f"Expected the coordinator to know the key of site {plan.site_id}, got a refusal. "
-            "Either the site was not added or has been removed, or its key is in use elsewhere. "
-            f"Send {plan.identity_key}.pub to the coordinator and ask for 'add-site'."
+
+    def _explain_refusal(self) -> None:
+        age = _age_s(self.plan.session)
+        if age is None or age > OLD_SESSION_S:
+            msg = (
+                f"Expected the coordinator to know the key of site {self.plan.site_id}, got a "
+                "refusal. Either the site was not added or has been removed, or its key is in use "
+                f"elsewhere. Send {self.plan.identity_key}.pub to the coordinator and ask for "
+                "'add-site'."
+            )
+            raise CommandError(msg)
+        self.screen.say(
+            "The coordinator still holds this site's last session, which ends in at most "
+            f"{OLD_SESSION_S - age:.0f} s; trying again."
         )
-        raise CommandError(msg)
-    screen.say(
-        "The coordinator still holds this site's last session, which ends in at most "
-        f"{OLD_SESSION_S - age:.0f} s; trying again."
-    )
+
+    def _tell_connected(self) -> None:
+        folder = self.plan.site_toml.parent
+        self.screen.say(
+            f"Connected to {self.plan.address}; waiting for requests. Stop with Ctrl-C."
+        )
+        self.screen.say(f"Logs: {self.plan.logs}.")
+        self.screen.next(f"in another terminal, what has been spent: vultus-site budget {folder}")
 
 
-def _contact_age_s(plan: ServicePlan) -> float | None:
-    """Seconds since the coordinator was last asked for messages; None if it never was."""
+def _watch(connection: _Connection, supervisor: Supervisor, stopping: threading.Event) -> None:
+    """Restart what dies and tell people what changes, until told to stop."""
+    while not stopping.wait(POLL_S):
+        for death in supervisor.poll():
+            connection.note_death(death)
+        connection.look()
+
+
+def _age_s(file: Path) -> float | None:
+    """Seconds since a file was last touched; None if it never was."""
     try:
-        return max(0.0, time.time() - plan.contact.stat().st_mtime)
+        return max(0.0, time.time() - file.stat().st_mtime)
     except FileNotFoundError:
         return None
 

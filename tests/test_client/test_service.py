@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.server
 import importlib
+import os
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -471,14 +473,36 @@ def test_refused_key_ends_the_service_unless_an_old_session_may_linger(
     site: Site, kit: Path
 ) -> None:
     plan = plan_service(join_site(site.folder, kit, confirm=agree))
+    connection = supernode._Connection(plan, Screen())
     refusal = death(site, "[code: 2004] Failed to activate SuperNode.")
     with pytest.raises(Exception, match=r"identity\.pub"):
-        supernode._explain(plan, refusal, Screen())
+        connection.note_death(refusal)
+    plan.session.touch()
+    connection.note_death(refusal)
+    long_ago = time.time() - supernode.OLD_SESSION_S - 1
+    os.utime(plan.session, (long_ago, long_ago))
+    with pytest.raises(Exception, match=r"identity\.pub"):
+        connection.note_death(refusal)
+
+
+def test_busy_session_counts_as_one_that_may_linger(site: Site, kit: Path) -> None:
+    plan = plan_service(join_site(site.folder, kit, confirm=agree))
+    connection = supernode._Connection(plan, Screen())
     plan.contact.touch()
-    supernode._explain(plan, refusal, Screen())
+    # The file system's clock ticks coarsely: a plain touch may lie before the start.
+    os.utime(plan.contact, (time.time(), time.time()))
+    connection.look()
+    assert connection.connected
+    long_ago = time.time() - 3600
+    os.utime(plan.contact, (long_ago, long_ago))
+    os.utime(plan.session, (long_ago, long_ago))
+    connection.look()
+    connection.note_death(death(site, "[code: 2004] Failed to activate SuperNode."))
 
 
 def test_refused_signature_points_to_the_clock(site: Site, kit: Path) -> None:
     plan = plan_service(join_site(site.folder, kit, confirm=agree))
     with pytest.raises(Exception, match="clock"):
-        supernode._explain(plan, death(site, "Client error '401 Unauthorized'"), Screen())
+        supernode._Connection(plan, Screen()).note_death(
+            death(site, "Client error '401 Unauthorized'")
+        )

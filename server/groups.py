@@ -49,19 +49,19 @@ class GroupMetrics:
 def suppressed_cells(tallies: Sequence[GroupTally], *, min_cell: int) -> frozenset[Cell]:
     """Cells to withhold: small ones, and others without which a small one could be worked out.
 
-    An exact zero is no small cell: nobody is in it. What an attribute leaves out of the total
-    (subjects of no declared group) counts as a cell when no noise hides it.
+    An exact zero is no small cell: nobody is in it.
 
     Guarantees:
         Total minus the published groups of an attribute is never the count of a single group, nor
-        of fewer than ``min_cell`` subjects as noised, unless it is nobody at all. The decision
-        follows from the noised counts alone and therefore costs no privacy.
+        of fewer than ``min_cell`` subjects as noised, where every subject is in a group. The
+        decision follows from the noised counts alone and therefore costs no privacy. Not covered:
+        subjects of no declared group are no cell; without noise (mode ``off``) the total minus all
+        groups gives their number.
     """
     hidden: set[Cell] = set()
-    totals = [t for t in tallies if t.attribute == "overall"]
     for attribute in dict.fromkeys(tally.attribute for tally in tallies):
         counted = [t for t in tallies if t.attribute == attribute and not _is_zero(t)]
-        hidden |= _hide(counted, _left_out(counted, totals), min_cell=min_cell)
+        hidden |= _hide(counted, min_cell=min_cell)
     return frozenset(hidden)
 
 
@@ -102,18 +102,10 @@ def _is_zero(tally: GroupTally) -> bool:
     return tally.noise_stddev == 0 and tally.count == 0
 
 
-def _left_out(counted: Sequence[GroupTally], totals: Sequence[GroupTally]) -> list[float]:
-    """Number of subjects in no group of an attribute, where the sums give it away exactly."""
-    if not counted or not totals or any(t.noise_stddev > 0 for t in (*counted, *totals)):
-        return []
-    rest = sum(t.count for t in totals) - sum(t.count for t in counted)
-    return [rest] if rest > 0 else []
-
-
-def _hide(counted: Sequence[GroupTally], rest: list[float], *, min_cell: int) -> set[Cell]:
-    counts = np.array([*(tally.count for tally in counted), *rest])
+def _hide(counted: Sequence[GroupTally], *, min_cell: int) -> set[Cell]:
+    counts = np.array([tally.count for tally in counted])
     hidden = suppress_small_cells(counts, min_cell)
     while hidden.any() and counts[hidden].sum() < min_cell and not hidden.all():
         hidden[int(np.argmin(np.where(hidden, np.inf, counts)))] = True
-    named = zip(counted, hidden, strict=False)
+    named = zip(counted, hidden, strict=True)
     return {(tally.attribute, tally.group) for tally, is_hidden in named if is_hidden}

@@ -144,14 +144,6 @@ def test_withheld_groups_together_are_no_small_cell():
     assert {group for _, group in hidden} == {"band-0", "band-1", "band-2"}
 
 
-def test_subjects_of_no_declared_group_cannot_be_worked_out():
-    total = group_of(106, attribute="overall", group="all")
-    hidden = suppressed_cells([total, *bands_of([40, 62])], min_cell=10)
-    assert hidden == {("age_band", "band-0")}
-    noised = [replace(t, noise_stddev=5.0) for t in (total, *bands_of([40, 62]))]
-    assert suppressed_cells(noised, min_cell=10) == set()
-
-
 def test_the_same_cells_are_withheld_in_every_report_of_the_same_sums():
     tallies = tallies_of(draw_scores(60, np.random.default_rng(2)), 3.0, np.random.default_rng(3))
     first = suppressed_cells(tallies, min_cell=20)

@@ -49,8 +49,8 @@ class PolicySection:
     min_subjects: Annotated[int, Field(ge=1)]
     max_rounds: Annotated[int, Field(ge=1)]
     max_delta: Annotated[float, Field(gt=0, lt=0.1)]
-    allowed_networks: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    approved_bundles: Annotated[tuple[Sha256, ...], Field(strict=False)] = ()
+    allowed_networks: Annotated[tuple[str, ...], Field(min_length=1)]
+    approved_bundles: tuple[Sha256, ...] = ()
     allow_no_privacy: bool = False
 
     def to_policy(self) -> SitePolicy:

@@ -29,6 +29,7 @@ from privacy.noise import NoiseSource
 from privacy.plan import PrivacyPlan
 
 Subject = TypeVar("Subject")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ModuleFaultError(ValueError):
@@ -128,9 +129,9 @@ class SubjectDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
 
 def private_step(
-    module: nn.Module,
+    module: Network,
     subjects: Iterable[Subject],
-    loss_of: Callable[[nn.Module, Subject], Tensor],
+    loss_of: Callable[[Network, Subject], Tensor],
     optimizer: SubjectDPOptimizer,
 ) -> None:
     """Take one private optimizer step on these subjects.
@@ -148,9 +149,9 @@ def private_step(
 
 
 def noised_gradient(  # noqa: PLR0913 - what is trained, on what and under which plan
-    module: nn.Module,
+    module: Network,
     subjects: Sequence[Subject],
-    loss_of: Callable[[nn.Module, Subject], Tensor],
+    loss_of: Callable[[Network, Subject], Tensor],
     *,
     plan: PrivacyPlan,
     expected_subjects: int,
@@ -193,9 +194,9 @@ def noised_gradient(  # noqa: PLR0913 - what is trained, on what and under which
 
 
 def plain_gradient(
-    module: nn.Module,
+    module: Network,
     subjects: Sequence[Subject],
-    loss_of: Callable[[nn.Module, Subject], Tensor],
+    loss_of: Callable[[Network, Subject], Tensor],
 ) -> dict[str, Tensor]:
     """Mean gradient over the subjects with no privacy at all, for comparison on simulated data.
 

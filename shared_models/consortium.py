@@ -124,9 +124,9 @@ class TrainingConfig:
     """``[training]``: rounds, server optimizer, quorum."""
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 30
-    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.5
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 0.15
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9
     quorum: Annotated[int, Field(ge=1)] = 1
     round_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     evaluate_every: Annotated[int, Field(ge=1)] = 10

@@ -151,7 +151,7 @@ BEHAVIOUR = FeatureSchema(
         _ratio(
             "brow_lowering", 0.0, 1.0, 0.1, 0.15, source="blendshapes browDownLeft, browDownRight"
         ),
-        _ratio("brow_gap", 0.05, 0.6, 0.25, 0.05, source="landmarks 107, 336 over IOD"),
+        _ratio("brow_gap", 0.05, 0.6, 0.33, 0.04, source="landmarks 107, 336 over IOD"),
         _ratio("brow_height", 0.0, 0.6, 0.25, 0.06, source="landmarks 105, 159, 334, 386 over IOD"),
         _ratio("inner_brow_raise", 0.0, 1.0, 0.15, 0.2, source="blendshape browInnerUp"),
         _ratio("eye_blink", 0.0, 1.0, 0.2, 0.2, source="blendshapes eyeBlinkLeft, eyeBlinkRight"),
@@ -176,7 +176,7 @@ BEHAVIOUR = FeatureSchema(
         FeatureSpec("head_roll", "deg", -45, 45, 0, 5, "head matrix, minus session median"),
         FeatureSpec("head_speed", "deg/s", 0, 200, 8, 10, "angle between successive head matrices"),
         FeatureSpec("mouth_speed", "1/s", 0, 5, 0.3, 0.4, "change of mouth_aspect_ratio"),
-        FeatureSpec("change_rate", "1/s", 0, 5, 0.25, 0.25, "mean L1 change of all blendshapes"),
+        FeatureSpec("change_rate", "1/s", 0, 5, 0.15, 0.12, "mean L1 change of all blendshapes"),
         _ratio(
             "cheek", 0.0, 1.0, 0.05, 0.1, source="blendshapes cheekSquintLeft, cheekSquintRight"
         ),

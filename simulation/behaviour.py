@@ -235,7 +235,8 @@ def _move(z: Mapping[str, Array], random: Randomness, camera: Camera) -> _Moveme
 
 
 def _tonic(level: float, spread: float, z: Array) -> Array:
-    return np.maximum(level + spread * z, 0.0)[:, None]
+    tonic: Array = np.maximum(level + spread * z, 0.0)[:, None]
+    return tonic
 
 
 def _blinks(z: Array, random: Randomness, bout: Array) -> Array:
@@ -295,7 +296,8 @@ def _columns(move: _Movement, random: Randomness, camera: Camera) -> dict[str, A
         "gaze_down": 0.12 + 0.6 * move.gaze + 0.25 * move.blink + 0.05 * tilt,
         "jaw_open": move.jaw,
         "dimple": 0.03 + move.dimple,
-        "cheek": 0.10 * move.smile**2,
+        # MediaPipe hardly moves cheekSquint on real faces; a trunk must not lean on it.
+        "cheek": 0.004 * move.smile**2,
         "lip_press": 0.10 + 0.06 * random.resting("press") - 0.3 * move.jaw + 0.1 * move.frown,
     }
     shown = {name: (course + noise[name]).clip(0, 1) for name, course in shown.items()}
@@ -335,7 +337,8 @@ def _noise(random: Randomness, camera: Camera) -> dict[str, Array]:
 
 
 def _step(course: Array) -> Array:
-    return np.abs(np.diff(course, axis=-1, prepend=course[..., :1])) * RATE_HZ
+    step: Array = np.abs(np.diff(course, axis=-1, prepend=course[..., :1])) * np.float32(RATE_HZ)
+    return step
 
 
 def _speeds(

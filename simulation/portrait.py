@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,21 +28,33 @@ SIDE_PX = 384
 """Side of the rendered square."""
 
 OUTER_EYE = (33, 263)
+
+
+class Eye(NamedTuple):
+    """Landmarks of one eye."""
+
+    upper: tuple[int, ...]
+    lower: tuple[int, ...]
+    creases: tuple[tuple[int, ...], tuple[int, ...]]
+    iris: tuple[int, ...]
+    corners: tuple[int, ...]
+
+
 EYES = (
-    {
-        "upper": (246, 161, 160, 159, 158, 157, 173),
-        "lower": (7, 163, 144, 145, 153, 154, 155),
-        "creases": ((247, 30, 29, 27, 28, 56, 190), (113, 225, 224, 223, 222, 221, 189)),
-        "iris": (468, 469, 470, 471, 472),
-        "corners": (33, 133),
-    },
-    {
-        "upper": (466, 388, 387, 386, 385, 384, 398),
-        "lower": (249, 390, 373, 374, 380, 381, 382),
-        "creases": ((467, 260, 259, 257, 258, 286, 414), (342, 445, 444, 443, 442, 441, 413)),
-        "iris": (473, 474, 475, 476, 477),
-        "corners": (263, 362),
-    },
+    Eye(
+        upper=(246, 161, 160, 159, 158, 157, 173),
+        lower=(7, 163, 144, 145, 153, 154, 155),
+        creases=((247, 30, 29, 27, 28, 56, 190), (113, 225, 224, 223, 222, 221, 189)),
+        iris=(468, 469, 470, 471, 472),
+        corners=(33, 133),
+    ),
+    Eye(
+        upper=(466, 388, 387, 386, 385, 384, 398),
+        lower=(249, 390, 373, 374, 380, 381, 382),
+        creases=((467, 260, 259, 257, 258, 286, 414), (342, 445, 444, 443, 442, 441, 413)),
+        iris=(473, 474, 475, 476, 477),
+        corners=(263, 362),
+    ),
 )
 CREASE_FOLLOWS = (0.85, 0.45)
 """Part of the lid's way that the skin above goes: a lid that closes alone is not seen as closed."""
@@ -247,7 +260,7 @@ def _spread(face: Array, handles: Mapping[int, Array], *, still: Sequence[int]) 
 EYE_POINTS = tuple(
     index
     for eye in EYES
-    for part in (eye["upper"], eye["lower"], eye["corners"], eye["iris"])
+    for part in (eye.upper, eye.lower, eye.corners, eye.iris)
     for index in part
 )
 
@@ -304,12 +317,12 @@ def _lids(face: Array, *, closing: float, gaze: float) -> Array:
     """Upper lids on their way to the lower ones, with the skin above; the eyeball under them."""
     moved = np.zeros_like(face)
     for eye in EYES:
-        upper, lower = face[list(eye["upper"])], face[list(eye["lower"])]
+        upper, lower = face[list(eye.upper)], face[list(eye.lower)]
         way = closing * (lower - upper)
-        moved[list(eye["upper"])] = way
-        for crease, follows in zip(eye["creases"], CREASE_FOLLOWS, strict=True):
+        moved[list(eye.upper)] = way
+        for crease, follows in zip(eye.creases, CREASE_FOLLOWS, strict=True):
             moved[list(crease)] = follows * way
-        for index in eye["iris"]:
+        for index in eye.iris:
             moved[index] = _under_lid(face[index], upper, lower, closing=closing, gaze=gaze)
     return moved
 

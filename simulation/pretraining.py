@@ -66,7 +66,8 @@ def pretrain_trunk(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     order = torch.Generator().manual_seed(design.seed)
     for _ in range(design.epochs):
-        for batch in torch.randperm(len(values), generator=order).split(design.batch_clips)[:-1]:
+        shuffled = torch.randperm(len(values), generator=order)
+        for batch in torch.split(shuffled, design.batch_clips)[:-1]:
             loss = severity_loss(network(values[batch], mask[batch]), target[batch])
             optimizer.zero_grad()
             loss.backward()

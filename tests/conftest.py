@@ -20,11 +20,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # typer imports names that click 8.5 renamed; flwr's pins decide typer's version.
-    config.addinivalue_line("filterwarnings", r"ignore:.*removed in Click 9\.0:DeprecationWarning")
-
-
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """Folder that holds ``videos/``: VULTUS_ASSETS, else shared/assets beside the checkout."""

@@ -92,7 +92,6 @@ def test_sites_share_no_subject_and_no_behaviour():
         ("smile", "mean", -1),
         ("smile", "spread", -1),
         ("corner_elevation", "mean", -1),
-        ("cheek", "mean", -1),
         ("gaze_down", "mean", 1),
         ("iris_drop", "mean", 1),
         ("head_pitch", "mean", -1),

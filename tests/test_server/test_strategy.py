@@ -1,0 +1,246 @@
+"""Who takes part in a run, and what happens to answers that are wrong."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from privacy.keys import public_line, sign
+from server.app import RUN_FOLDER, conduct_run
+from server.app import app as server_app
+from server.history import RunReport
+from server.progress import read_progress
+from server.strategy import QuorumError
+from server.study_file import render_study
+from shared_models.consortium import (
+    Consortium,
+    ConsortiumConfig,
+    FairnessConfig,
+    PrivacyConfig,
+    SiteEntry,
+    StudyConfig,
+    TrainingConfig,
+    load_consortium,
+)
+from shared_models.messages import (
+    ModelUpdate,
+    Refusal,
+    RefusalCode,
+    Reply,
+    SiteHello,
+    TallyReply,
+    decode_hello_request,
+    decode_model_request,
+    encode_reply,
+    hello_statement,
+)
+from simulation.engine import run_in_process
+
+SITES = ("east", "north", "west")
+KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in (*SITES, "stranger")}
+Answer = Callable[[str, Message], Reply]
+
+
+class Sites:
+    """Three sites that answer correctly, unless told otherwise."""
+
+    def __init__(self, folder: Path, *, quorum: int = 2, rounds: int = 2) -> None:
+        self.folder = folder
+        config = ConsortiumConfig(
+            study=StudyConfig("trial", "phq9"),
+            training=TrainingConfig(
+                rounds=rounds, quorum=quorum, evaluate_every=rounds, round_timeout_s=0.2
+            ),
+            privacy=PrivacyConfig(target_epsilon=3.0),
+            fairness=FairnessConfig(),
+            sites=tuple(SiteEntry(s, 10, public_line(KEYS[s])) for s in SITES),
+        )
+        (folder / "consortium.toml").write_text(render_study(config))
+        self.consortium: Consortium = load_consortium(folder / "consortium.toml")
+        self.app = ClientApp()
+        self.app.query("hello")(self._reply(self.hello))
+        self.app.train()(self._reply(self.train))
+        self.app.evaluate()(self._reply(self.evaluate))
+        self.names: list[str] = list(SITES)
+        self.asked: list[tuple[str, str]] = []
+
+    def run(self) -> RunReport:
+        run_in_process(
+            server_app,
+            self.app,
+            node_configs=[{"name": name} for name in self.names],
+            run_config={RUN_FOLDER: str(self.folder)},
+        )
+        return RunReport.from_json((self.folder / "report.json").read_bytes())
+
+    def hello(self, site: str, message: Message, node_id: int) -> Reply:
+        statement = hello_statement(
+            decode_hello_request(message.content), node_id=node_id, site_id=site
+        )
+        digest = self.consortium.digest
+        return SiteHello(site, digest, "0.1.0", sign(KEYS[site], statement))
+
+    def train(self, site: str, message: Message, node_id: int) -> Reply:
+        request = decode_model_request(message.content)
+        ones = {name: torch.ones_like(w) for name, w in request.weights.items()}
+        return ModelUpdate(site, request.server_round, request.base_digest, ones, 1.0)
+
+    def evaluate(self, site: str, message: Message, node_id: int) -> Reply:
+        request = decode_model_request(message.content)
+        cells = len(list(self.consortium.config.tally_groups(request.server_round)))
+        table = torch.full((cells, 19), 5.0).double().numpy()
+        return TallyReply(site, request.server_round, request.base_digest, table, 2.0)
+
+    def _reply(self, answer: Callable) -> Callable:
+        name = answer.__name__
+
+        def reply(message: Message, context: Context) -> Message:
+            site = str(context.node_config["name"])
+            self.asked.append((name, site))
+            content = getattr(self, name)(site, message, context.node_id)
+            if not isinstance(content, RecordDict):
+                content = encode_reply(content)
+            return Message(content, reply_to=message)
+
+        return reply
+
+
+@pytest.fixture
+def sites(tmp_path: Path) -> Sites:
+    return Sites(tmp_path)
+
+
+def spoil(sites: Sites, kind: str, site: str, change: Callable[[Reply], Reply]) -> None:
+    """Let one site change its answers of one kind."""
+    honest = getattr(sites, kind)
+
+    def answer(name: str, message: Message, node_id: int) -> Reply:
+        reply = honest(name, message, node_id)
+        return change(reply) if name == site else reply
+
+    setattr(sites, kind, answer)
+
+
+def test_a_run_of_honest_sites_ends_in_a_model_and_a_report(sites: Sites) -> None:
+    report = sites.run()
+    assert report.status == "completed"
+    assert [r.participants for r in report.rounds] == [SITES, SITES]
+    assert report.epsilon_site == pytest.approx(3.0, rel=1e-3)
+    assert report.epsilon_sum is not None
+    assert report.epsilon_sum < report.epsilon_site
+    assert {s.site_id: s.epsilon_tallies for s in report.sites} == dict.fromkeys(SITES, 2.0)
+    progress = read_progress(sites.folder)
+    assert progress is not None
+    assert progress.phase == "completed"
+
+
+def test_a_node_with_a_key_outside_the_study_is_never_sent_weights(sites: Sites) -> None:
+    sites.names.append("stranger")
+    report = sites.run()
+    assert {site for kind, site in sites.asked if kind != "hello"} == set(SITES)
+    assert "not a site of the study" in report.rounds[0].refusals[0][2]
+
+
+def test_a_node_that_claims_to_be_another_site_is_turned_away(sites: Sites) -> None:
+    def impersonate(reply: Reply) -> Reply:
+        assert isinstance(reply, SiteHello)
+        return replace(reply, site_id="east")
+
+    sites.names = ["stranger", "north", "west"]
+    spoil(sites, "hello", "stranger", impersonate)
+    report = sites.run()
+    assert [r.participants for r in report.rounds] == [("north", "west")] * 2
+    assert report.rounds[0].missing == ("east",)
+
+
+def test_an_old_signature_cannot_be_played_again(sites: Sites) -> None:
+    first: list[Reply] = []
+
+    def replay(reply: Reply) -> Reply:
+        first.append(reply)
+        return first[0]
+
+    spoil(sites, "hello", "east", replay)
+    sites.run()
+    again = sites.run()
+    assert again.rounds[0].participants == ("north", "west")
+
+
+def test_a_second_connection_of_one_site_is_turned_away(sites: Sites) -> None:
+    sites.names.append("east")
+    report = sites.run()
+    assert report.rounds[0].participants == SITES
+    assert "connected twice" in report.rounds[0].refusals[0][2]
+
+
+def test_a_site_that_agreed_to_another_study_is_turned_away(sites: Sites) -> None:
+    spoil(sites, "hello", "west", lambda reply: replace(reply, consortium_digest="0" * 64))
+    report = sites.run()
+    assert report.rounds[0].participants == ("east", "north")
+    assert "new kit" in report.rounds[0].refusals[0][2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: replace(r, update={"head.bias": torch.zeros(2)}),
+        lambda r: replace(r, update={**r.update, "extra": torch.zeros(1)}),
+        lambda r: replace(r, update={n: t * float("nan") for n, t in r.update.items()}),
+        lambda r: replace(r, update={n: t.double() for n, t in r.update.items()}),
+        lambda r: replace(r, base_digest="0" * 64),
+        lambda r: replace(r, site_id="north"),
+    ],
+)
+def test_a_wrong_update_is_left_out_and_named(sites: Sites, change: Callable) -> None:
+    spoil(sites, "train", "east", change)
+    report = sites.run()
+    assert [r.participants for r in report.rounds] == [("north", "west")] * 2
+    assert report.rounds[0].refusals[0][:2] == ("east", "wrong_message")
+
+
+def test_fewer_sites_than_the_quorum_end_the_run_by_name(sites: Sites) -> None:
+    for site in ("east", "west"):
+        spoil(sites, "train", site, lambda r: Refusal(r.site_id, RefusalCode.BUDGET, "cap reached"))
+    with pytest.raises(QuorumError, match="needs 2 sites, 1 took part") as caught:
+        sites.run()
+    assert "east refused (budget: cap reached)" in str(caught.value)
+    report = RunReport.from_json((sites.folder / "report.json").read_bytes())
+    assert report.status == "failed"
+    assert "cap reached" in report.status_detail
+
+
+def test_a_site_whose_app_breaks_is_named_as_missing(sites: Sites) -> None:
+    def break_down(reply: Reply) -> Reply:
+        raise MemoryError
+
+    spoil(sites, "train", "east", break_down)
+    report = sites.run()
+    assert report.rounds[0].participants == ("north", "west")
+    assert report.rounds[0].missing == ("east",)
+
+
+def test_without_any_node_the_run_ends_within_its_bound(sites: Sites) -> None:
+    sites.names = []
+    with pytest.raises(QuorumError, match="east did not answer"):
+        sites.run()
+
+
+def test_the_same_answers_give_the_same_model_in_any_order(tmp_path: Path) -> None:
+    digests = set()
+    for index, names in enumerate((SITES, SITES[::-1])):
+        folder = tmp_path / str(index)
+        folder.mkdir()
+        own = Sites(folder)
+        own.names = list(names)
+        digests.add(own.run().weights_digest)
+    assert len(digests) == 1
+
+
+def test_a_run_needs_its_study_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"consortium\.toml"):
+        conduct_run(None, tmp_path, run_id="r")  # type: ignore[arg-type]

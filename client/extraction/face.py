@@ -21,7 +21,7 @@ from client.extraction.track import (
 )
 from client.extraction.video import Frame
 
-INSPECTION_INTERVAL_S = 0.5
+INSPECTION_INTERVAL_S = 1.0
 _CROP_WIDTH_PX = 128
 _BLOCK_FRAMES = 1024
 _ROW = 52 + 3 + 3 * len(LANDMARKS)
@@ -34,7 +34,7 @@ class FaceTracker:
     """A context manager around the landmarker; one tracker follows one recording.
 
     The landmarker follows a single face: searching every frame for a second one costs 20 % of the
-    speed. Instead a second landmarker looks at a whole picture twice a second, in a thread of its
+    speed. Instead a second landmarker looks at a whole picture once a second, in a thread of its
     own, counts faces and measures light and blur.
 
     Args:

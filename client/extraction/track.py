@@ -44,7 +44,7 @@ FRONTAL_YAW_DEG = 30.0
 
 @dataclass(frozen=True)
 class Inspections:
-    """Checks of whole pictures made about twice a second.
+    """Checks of whole pictures made about once a second.
 
     Attributes:
         frame: ``[K]`` int64, number of the frame looked at.

@@ -81,6 +81,7 @@ def plot_curve(
         last_round: End of the axis.
     """
     import matplotlib as mpl
+    from matplotlib.ticker import MaxNLocator
 
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(_CURVE_IN, 2.6)
@@ -92,7 +93,7 @@ def plot_curve(
         if known:
             axes.plot(*zip(*known, strict=True), "o", color=_MAIN, label="measured, 95 % interval")
         axes.set(title=label, xlabel="round", xlim=(0, last_round + 1))
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
         if truth:
             figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)

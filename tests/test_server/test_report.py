@@ -289,6 +289,13 @@ def test_a_run_that_ends_before_the_last_evaluation_claims_nothing_of_groups(wit
     assert "No group was withheld" not in text
 
 
+def test_a_withheld_total_is_not_shown_as_unmeasured(without_drawings):
+    small = evaluation_report(3, [group_of(6)], score_range=RANGE, min_cell=10)
+    text = text_of(render_page(make_report(evaluations=(small,))))
+    assert text.count("withheld: too few subjects") == 2
+    assert "not measured" not in text
+
+
 def test_mode_off_says_no_privacy_and_shows_no_epsilon(without_drawings):
     nothing = dict.fromkeys(
         ("target_epsilon", "fairness_epsilon", "epsilon_sum", "epsilon_site"), None

@@ -17,7 +17,7 @@ $(BIN)/.installed: pyproject.toml
 
 demo: $(BIN)/.installed  ## a consortium of 8 simulated sites, from patients to report
 	rm -rf $(DEMO)
-	$(BIN)/vultus-simulate run --sites 8 --subjects 100 --rounds 30 --epsilon 3 --seed 1 --workers 2 --out $(DEMO)
+	$(BIN)/vultus-simulate run --sites 8 --subjects 100 --rounds 30 --epsilon 3 --seed 1 --out $(DEMO)
 
 test: $(BIN)/.installed  ## every test that can run here; says what it skipped and why
 	$(BIN)/pytest

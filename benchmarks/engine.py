@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--without-ray", action="store_true")
-    parser.add_argument("--run-ours", nargs=2, metavar=("FOLDER", "WORKERS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--run-ours", nargs=2, metavar=("FOLDER", "WORKERS"), help=argparse.SUPPRESS
+    )
     given = parser.parse_args()
     if given.run_ours:
         run_ours(given.run_ours[0], int(given.run_ours[1]))

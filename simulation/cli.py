@@ -85,18 +85,21 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     _require_available(mode)
     from simulation.study import design_study, peak_memory_bytes, run_study
 
-    design = design_study(
-        sites=sites,
-        subjects=subjects,
-        rounds=rounds,
-        epsilon=epsilon,
-        mode=mode.value,
-        network=network,
-        trainable=trainable.value,
-        seed=seed,
-        engine=engine.value,
-        workers=workers,
-    )
+    try:
+        design = design_study(
+            sites=sites,
+            subjects=subjects,
+            rounds=rounds,
+            epsilon=epsilon,
+            mode=mode.value,
+            network=network,
+            trainable=trainable.value,
+            seed=seed,
+            engine=engine.value,
+            workers=workers,
+        )
+    except ValueError as error:
+        raise InputError(str(error)) from error
     screen.say(f"{sites} sites x {subjects} subjects, {rounds} rounds, seed {seed}, into {out}")
     with _progress(screen) as on_progress:
         report = run_study(design, out, on_progress)
@@ -278,7 +281,7 @@ def _summary(report: RunReport) -> dict[str, object]:
 def _show_result(screen: Screen, report: RunReport, *, peak_bytes: int) -> None:
     told = _summary(report)
     screen.say(
-        f"Done in {report.seconds['total']:.1f} s, at most {peak_bytes / 2**20:.0f} MiB of memory."
+        f"Done in {report.seconds['total']:.1f} s, at most {peak_bytes / 2**20:.0f} MiB a process."
     )
     screen.say(_privacy_line(report))
     auroc = told["auroc"]

@@ -26,6 +26,7 @@ from shared_models.consortium import (
     StudyConfig,
     TrainingConfig,
 )
+from shared_models.networks import NETWORKS
 from simulation.cohort import CohortDesign, generate_cohort
 from simulation.sites import (
     CONSORTIUM_FILE,
@@ -76,6 +77,9 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
     Raises:
         ValueError: If an option is out of range.
     """
+    if network not in NETWORKS:
+        msg = f"Expected --network to be one of {sorted(NETWORKS)}, got {network!r}."
+        raise ValueError(msg)
     config = ConsortiumConfig(
         study=StudyConfig(name="simulated-study", instrument="phq9"),
         network=NetworkConfig(name=network, trainable=trainable),  # type: ignore[arg-type]
@@ -180,8 +184,9 @@ def _found_sites(design: StudyDesign, folder: Path) -> list[Site]:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process or any that it started, so far."""
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return max(resource.getrusage(one).ru_maxrss for one in who) * 1024
 
 
 def _run_locally(

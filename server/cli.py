@@ -256,7 +256,7 @@ def _moment(progress: Progress) -> str:
 
 def _tell_end(screen: Screen, workspace: Workspace, answer: Mapping[str, object]) -> None:
     if answer["status"] != "completed":
-        why = answer["detail"] or "no reason was given; see logs/"
+        why = answer["detail"] or f"no reason was given; see {workspace.logs}"
         screen.say(f"{answer['run_id']} {answer['status']}: {why}", style="bold red")
         screen.next(f"vultus-coordinator status {workspace.folder}")
         return

@@ -158,6 +158,8 @@ def _detail(run: Run, state: RunState) -> str:
     """Why a run failed: the app's own reason if it had one, else the engine's."""
     report = run.report or {}
     told = str(report.get("status_detail") or "")
+    if state.outcome == "stopped":
+        return "stopped on request"
     return "" if state.outcome == "completed" else told or state.details
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 from shared_models.console import CommandError
 
@@ -130,6 +130,7 @@ class Supervisor:
         """
         deaths = [death for life in self._lives if (death := _note_death(life))]
         for life in self._lives:
+            _trim_log(life)
             if life.failures > self.max_failures:
                 msg = (
                     f"{life.child.name} ended {life.failures} times in a row and is given up. "
@@ -152,7 +153,9 @@ class Supervisor:
 def _launch(life: _Life) -> None:
     child = life.child
     child.log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _open_log(child.log) as log:
+    _trim_log(life)
+    child.log.touch(mode=0o600)
+    with child.log.open("ab") as log:
         life.log_start = log.tell()
         life.process = subprocess.Popen(
             child.command,
@@ -192,11 +195,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _open_log(path: Path) -> IO[bytes]:
-    """The log, opened for appending; a full one is set aside as ``NAME.1``."""
-    if path.exists() and path.stat().st_size > LARGEST_LOG_BYTES:
-        path.replace(path.with_name(f"{path.name}.1"))
-    return path.open("ab")
+def _trim_log(life: _Life) -> None:
+    """Set a full log aside as ``NAME.1``; the child keeps writing, since it only ever appends."""
+    log = life.child.log
+    if log.exists() and log.stat().st_size > LARGEST_LOG_BYTES:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
+        life.log_start = 0
 
 
 def _tail(life: _Life, *, size: int = 4000) -> str:

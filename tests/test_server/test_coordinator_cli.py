@@ -18,9 +18,11 @@ from privacy.keys import create_identity_key
 from server.bundle import build_bundle, load_bundle
 from server.cli import app
 from server.control import Engine, RunState
+from server.deployment import Deployment
 from server.runs import Run, follow, start_run, summarize
 from server.study_file import new_study
 from server.workspace import open_workspace
+from shared_models.console import Screen
 from shared_models.consortium import ConsortiumConfig, StudyConfig, load_consortium
 from shared_models.supervision import only_one
 from shared_models.toml import parse_toml
@@ -247,6 +249,9 @@ class OneRunEngine(Engine):
         self.started.append((bundle, sha256, dict(config)))
         return 7
 
+    def stop_run(self, run_id: int) -> None:
+        self.states = [RunState(run_id, "finished", "stopped", "")]
+
     def run_state(self, run_id: int) -> RunState:
         return self.states.pop(0) if len(self.states) > 1 else self.states[0]
 
@@ -283,6 +288,33 @@ def test_run_that_failed_is_told_with_the_reason(with_site: Path) -> None:
     assert answer["status"] == "failed"
     assert answer["detail"] == "the app stopped answering"
     assert answer["report"] is None
+
+
+def test_interrupting_run_stops_it_at_the_engine(
+    with_site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = OneRunEngine(RUNNING)
+
+    def interrupt(*_: object, **__: object) -> RunState:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("server.deployment.engine_of", lambda _workspace: engine)
+    monkeypatch.setattr("server.runs.follow", interrupt)
+    told = call("run", with_site, "--json")
+    assert told.exit_code == 1
+    assert json.loads(told.stdout.splitlines()[-1])["status"] == "stopped"
+    assert engine.states[0].is_over
+
+
+def test_listening_beyond_this_machine_is_warned_of(
+    with_site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = with_site / "coordinator.toml"
+    Deployment(open_workspace(with_site), Screen())._warn()
+    assert capsys.readouterr().out == ""
+    file.write_text(file.read_text().replace('listen = "127.0.0.1"', 'listen = "0.0.0.0"'))
+    Deployment(open_workspace(with_site), Screen())._warn()
+    assert "reverse proxy" in capsys.readouterr().out
 
 
 def test_summary_has_the_keys_of_the_contract(with_site: Path) -> None:

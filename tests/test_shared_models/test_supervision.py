@@ -69,6 +69,28 @@ def test_child_that_always_fails_is_given_up_with_the_end_of_its_log(tmp_path: P
     supervisor.stop()
 
 
+def test_log_that_grows_too_long_is_set_aside_while_the_child_writes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared_models.supervision.LARGEST_LOG_BYTES", 1000)
+    code = "import time\nwhile True: print('x' * 100, flush=True); time.sleep(0.01)"
+    child = python_child(tmp_path, code)
+    supervisor = Supervisor([child])
+    supervisor.start()
+    old = child.log.with_name("child.log.1")
+
+    def trimmed_and_written_again() -> bool:
+        supervisor.poll()
+        return old.exists() and 0 < child.log.stat().st_size < 1000
+
+    try:
+        wait_for(trimmed_and_written_again)
+    finally:
+        supervisor.stop()
+    assert b"\0" not in child.log.read_bytes()
+    assert child.log.stat().st_mode & 0o077 == 0
+
+
 def test_stop_ends_a_child_and_what_it_started(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, subprocess, sys, time;"

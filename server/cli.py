@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shared_models.console import FAILED, InputError, Screen, report_errors
+from shared_models.console import FAILED, CommandLine, InputError, Screen, report_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,11 +22,16 @@ if TYPE_CHECKING:
     from server.runs import Run
     from server.workspace import Workspace
 
-app = typer.Typer(
-    help="Conduct a consortium: define the study, admit sites, train, publish the report.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+app = CommandLine(
+    name="vultus-coordinator",
+    about=(
+        "Conduct a consortium: define the study, admit sites, train, publish the report.\n\n"
+        "The usual order: [bold]init[/], edit consortium.toml, [bold]add-site[/] for every site, "
+        "[bold]start[/], [bold]run[/], [bold]report[/]. [bold]status[/] tells what anything waits "
+        "for.\n\n"
+        "Research software: no output is a diagnosis. "
+        "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused by policy."
+    ),
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]

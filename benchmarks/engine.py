@@ -53,10 +53,11 @@ def unpack_apps(rival: Path, folder: Path) -> None:
 def run_ours(folder: str, workers: int) -> None:
     """In a process of its own: the apps on the in-process engine."""
     sys.path.insert(0, folder)
-    from simulation.engine import run_in_process
     from w1app.client import app as client_app  # type: ignore[import-not-found]
     from w1app.core import CLIENTS, ROUNDS  # type: ignore[import-not-found]
     from w1app.server import app as server_app  # type: ignore[import-not-found]
+
+    from simulation.engine import run_in_process
 
     run_in_process(
         server_app,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer.models import OptionInfo
 
-from shared_models.console import InputError, Screen, report_errors
+from shared_models.console import CommandLine, InputError, Screen, report_errors
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from server.history import RunReport
     from simulation.study import OnProgress
 
-app = typer.Typer(
-    help=(
+app = CommandLine(
+    name="vultus-simulate",
+    about=(
         "Simulate a consortium on this machine: made-up patients whose truth is known, real sites, "
-        "real training. Research software: no output is a diagnosis."
+        "real training. Research software: no output is a diagnosis. "
+        "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused by policy."
     ),
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
 )
 
 

@@ -36,6 +36,8 @@ app = ClientApp()
 @app.query("hello")
 def hello(message: Message, context: Context) -> Message:
     """Say which site this is."""
+    # A run begins: what the site changed since the last one, its policy above all, counts now.
+    open_learner.cache_clear()
 
     def answer(learner: Learner, content: RecordDict) -> Reply:
         return learner.greet(decode_hello_request(content), node_id=context.node_id)

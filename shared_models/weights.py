@@ -61,7 +61,7 @@ def check_weights(state: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> No
 
 def trainable_state(network: nn.Module) -> State:
     """Copies of the parameters that the consortium trains."""
-    return {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
+    return {n: p.detach().cpu().clone() for n, p in network.named_parameters() if p.requires_grad}
 
 
 def freeze_trunk(network: nn.Module, *, trainable: str) -> None:

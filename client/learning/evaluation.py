@@ -27,7 +27,7 @@ def score_subjects(
     judged = [
         network.judge(embedding).mean(dim=0) for embedding in embed_subjects(network, subjects)
     ]
-    table = torch.stack(judged) if judged else torch.zeros(0, 2)
+    table = torch.stack(judged).cpu() if judged else torch.zeros(0, 2)
     predicted = restore_scores(table[:, 0], score_range)
     score = np.array([float(subject.score.mean()) for subject in subjects], dtype=np.float64)
     return SubjectScores(

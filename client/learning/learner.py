@@ -67,7 +67,7 @@ class Learner:
         name, size = self.config.network.name, self.config.network.size
         network = make_network(name, size, features=len(self.config.features.schema.features))
         freeze_trunk(network, trainable=self.config.network.trainable)
-        return network
+        return network.to(self.site.config.device.torch)
 
     @cached_property
     def dataset(self) -> SubjectDataset:
@@ -122,7 +122,8 @@ class Learner:
             expected_subjects=self._entry.weight,
             noise=self._noise(request, "train"),
         )
-        return ModelUpdate(self.site.id, request.server_round, request.base_digest, update, epsilon)
+        sent = {name: part.cpu() for name, part in update.items()}
+        return ModelUpdate(self.site.id, request.server_round, request.base_digest, sent, epsilon)
 
     def evaluate(self, request: ModelRequest) -> TallyReply:
         """Noised tallies of the held-out subjects; the budget is spent before it.
@@ -252,5 +253,5 @@ class Learner:
 
 @cache
 def open_learner(site_file: Path) -> Learner:
-    """The learner of a site, opened once a process: it holds the data between messages."""
+    """The learner of a site, kept between messages; a hello has it opened anew."""
     return Learner(open_site(site_file))

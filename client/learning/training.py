@@ -56,9 +56,12 @@ def make_items(
     head_only: bool,
 ) -> list[SubjectItem]:
     """The subjects as training takes them; runs the frozen trunk once if only the head trains."""
-    targets = [standardise_scores(subject.score, score_range) for subject in subjects]
+    device = network.head.weight.device
+    targets = [standardise_scores(s.score, score_range).to(device) for s in subjects]
     if not head_only:
-        inputs: list[tuple[Tensor, ...]] = [(s.values, s.mask) for s in subjects]
+        inputs: list[tuple[Tensor, ...]] = [
+            (s.values.to(device), s.mask.to(device)) for s in subjects
+        ]
     else:
         inputs = [(embedding,) for embedding in embed_subjects(network, subjects)]
     return [SubjectItem(i, t) for i, t in zip(inputs, targets, strict=True)]
@@ -66,14 +69,15 @@ def make_items(
 
 @torch.no_grad()
 def embed_subjects(network: BehaviourNet, subjects: Sequence[SubjectClips]) -> list[Tensor]:
-    """``[C, H]`` embeddings of each subject's clips, computed in batches of bounded memory."""
+    """``[C, H]`` embeddings of each subject's clips, on the network's device, batch by batch."""
     if not subjects:
         return []
+    device = network.head.weight.device
     values = torch.cat([subject.values for subject in subjects])
     mask = torch.cat([subject.mask for subject in subjects])
     embedded = torch.cat(
         [
-            network.embed(v, m)
+            network.embed(v.to(device), m.to(device))
             for v, m in zip(
                 torch.split(values, EMBED_BATCH_CLIPS),
                 torch.split(mask, EMBED_BATCH_CLIPS),

@@ -15,18 +15,20 @@ from client.app import app as site_app
 from client.learning.dataset import is_held_out
 from client.learning.egress import EgressError, release
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
-from client.learning.learner import Learner, RefusedError
+from client.learning.learner import Learner, RefusedError, open_learner
 from client.learning.training import make_items, subject_loss
 from client.site import open_site
 from privacy.audit import AuditLog, read, verify
 from privacy.noise import ChaChaNoise, SeededNoise
 from shared_models.messages import (
+    HelloRequest,
     ModelRequest,
     ModelUpdate,
     RefusalCode,
     TallyReply,
     decode_refusal,
     decode_update,
+    encode_hello_request,
     encode_model_request,
 )
 from shared_models.weights import digest_weights, trainable_state
@@ -285,6 +287,24 @@ def test_the_app_answers_a_round_with_the_tensors_of_the_study(
     content = encode_model_request(make_request(learner))
     update = decode_update(ask(content, "train", context).content)
     assert {n: t.shape for n, t in update.update.items()} == {n: t.shape for n, t in LIKE.items()}
+
+
+def test_a_change_of_the_policy_counts_from_the_next_run_on(
+    learner: Learner, context: Context, site_folder: Path
+) -> None:
+    file = site_folder / "site.toml"
+    before = file.read_text()
+    content = encode_model_request(make_request(learner))
+    try:
+        file.write_text(before.replace("max_rounds = 4", "max_rounds = 1"))
+        assert decode_refusal(ask(content, "train", context).content) is None
+        ask(encode_hello_request(HelloRequest("next", b"0" * 32)), "query.hello", context)
+        refusal = decode_refusal(ask(content, "train", context).content)
+    finally:
+        file.write_text(before)
+        open_learner.cache_clear()
+    assert refusal is not None
+    assert refusal.code is RefusalCode.POLICY
 
 
 def test_a_malformed_message_is_refused_by_the_app_not_raised(context: Context) -> None:

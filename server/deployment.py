@@ -179,6 +179,7 @@ def engine_of(workspace: Workspace) -> Engine:
 
 
 def _reason(deaths: list[Death]) -> str:
-    """The last line a process left, which is where the engine writes why it ended."""
+    """The last line in which a process names an error, or its last line at all."""
     lines = [line for death in deaths for line in death.output.splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""
+    errors = [line for line in lines if "ERROR" in line]
+    return (errors or lines or [""])[-1].strip()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import socket
+import threading
 import tomllib
 import zipfile
 from pathlib import Path
@@ -230,6 +232,22 @@ def test_second_start_of_a_folder_is_refused(with_site: Path) -> None:
         refused = call("start", with_site)
     assert refused.exit_code == 1
     assert "already being served" in refused.stderr
+
+
+def test_start_on_a_taken_port_names_the_reason(with_site: Path) -> None:
+    port = open_workspace(with_site).settings.port
+    with socket.create_server(("127.0.0.1", port)) as taken:
+        # Whoever holds the port closes every connection, as a server of another kind would.
+        threading.Thread(target=_hang_up, args=(taken,), daemon=True).start()
+        refused = call("start", with_site)
+    assert refused.exit_code == 1
+    assert "address already in use" in refused.stderr
+
+
+def _hang_up(listener: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            listener.accept()[0].close()
 
 
 def test_report_without_a_run_names_what_there_is(with_site: Path) -> None:

@@ -198,7 +198,12 @@ def _arrow_schema(inspection: Inspection) -> pa.Schema:
 
 
 def _indicator_table(inspection: Inspection) -> Table:
-    table = Table("recording", "verdict", "face\nseen", "frames\n/s", *SHOWN.values())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("recording", "verdict"):
+        # Figures may wrap on a narrow terminal; whose they are must stay readable.
+        table.add_column(name, no_wrap=True, min_width=10)
+    for name in ("face\nseen", "frames\n/s", *SHOWN.values()):
+        table.add_column(name, justify="right")
     for _, stored in inspection.rows:
         indicators = stored.indicators
         table.add_row(

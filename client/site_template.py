@@ -116,7 +116,9 @@ def with_simulation(text: str, seed: int, *, allow_no_privacy: bool) -> str:
     section.comment("simulated subjects only: seeded noise protects nobody")
     section["seed"] = seed
     document["simulation"] = section
-    _table(document, "policy")["allow_no_privacy"] = allow_no_privacy
+    policy = _table(document, "policy")
+    policy["allow_no_privacy"] = allow_no_privacy
+    policy["min_subjects"] = 1
     return tomlkit.dumps(document)
 
 

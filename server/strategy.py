@@ -60,6 +60,8 @@ def model_file(folder: Path, server_round: int) -> Path:
 class QuorumError(RuntimeError):
     """Too few sites answered; names those that are missing or refused."""
 
+    exit_code = 1
+
 
 @dataclass
 class Exchange:

@@ -23,6 +23,8 @@ from shared_models.messages import (
 )
 
 POLL_S = 1.0
+HELLO_TIMEOUT_S = 60.0
+"""A node that does not say who it is within a minute is asked again in the next round."""
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Admission:
         """Forget nodes that left and ask unknown ones who they are."""
         present = set(grid.get_node_ids())
         self.sites = {node: site for node, site in self.sites.items() if node in present}
+        self.rejected = {node: why for node, why in self.rejected.items() if node in present}
         unknown = sorted(present - self.sites.keys() - self.rejected.keys())
         if not unknown:
             return
@@ -78,9 +81,8 @@ class Admission:
             )
             for node in unknown
         ]
-        for reply in grid.send_and_receive(messages, timeout=timeout_s):
-            if not reply.has_error():
-                self._admit(reply, question)
+        for reply in grid.send_and_receive(messages, timeout=min(timeout_s, HELLO_TIMEOUT_S)):
+            self._admit(reply, question)
 
     def missing(self) -> tuple[str, ...]:
         """Sites of the study that no admitted node stands for."""
@@ -89,6 +91,10 @@ class Admission:
 
     def _admit(self, reply: Message, question: HelloRequest) -> None:
         node = reply.metadata.src_node_id
+        if reply.has_error():
+            # A site's gate refuses a bundle in this way, before any of our code could answer.
+            self.rejected[node] = (RefusalCode.INTERNAL, reply.error.reason or "no reason given")
+            return
         try:
             site_id = self._check(reply, question, node)
         except MessageError as error:

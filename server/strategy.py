@@ -133,6 +133,7 @@ class ConsortiumStrategy(Strategy):
         del arrays, config  # the optimizer of this strategy holds the weights
         timeout_s = self.config.training.round_timeout_s
         if server_round == 1:
+            self._require_reachable_quorum()
             self._note(0, "gathering", self.admission.missing())
             self.admission.gather(grid, timeout_s=timeout_s, patience_s=PATIENCE_S)
         else:
@@ -293,6 +294,16 @@ class ConsortiumStrategy(Strategy):
         entry = self.config.site(site_id)
         assert entry is not None  # noqa: S101 - admission lets only sites of the study in
         return entry.weight
+
+    def _require_reachable_quorum(self) -> None:
+        """A quorum may stand in the file before its sites do, but not in a run."""
+        quorum, sites = self.config.training.quorum, len(self.config.sites)
+        if quorum > sites:
+            msg = (
+                f"Expected training.quorum of at most {sites} (the number of sites), got {quorum} "
+                "(consortium.toml): admit more sites or lower the quorum."
+            )
+            raise QuorumError(msg)
 
     def _require_quorum(self, server_round: int, present: int) -> None:
         quorum = self.config.training.quorum

@@ -225,7 +225,7 @@ class ConsortiumConfig:
     sites: tuple[SiteEntry, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse sites named twice and a quorum that cannot be met.
+        """Refuse sites named twice.
 
         Raises:
             ValueError: With every fault.
@@ -238,11 +238,6 @@ class ConsortiumConfig:
             )
             if (twice := {v for v in values if values.count(v) > 1})
         ]
-        if self.sites and self.training.quorum > len(self.sites):
-            faults.append(
-                f"Expected training.quorum of at most {len(self.sites)} (the number of sites), "
-                f"got {self.training.quorum}"
-            )
         if faults:
             raise ValueError("; ".join(faults))
 

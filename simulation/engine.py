@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 import logging
 import multiprocessing
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
 
-import torch
 from flwr.app import Context, Error, Message, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
@@ -258,7 +258,14 @@ def _quiet_engine() -> Iterator[None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One torch thread: small networks gain nothing from more, and sums keep their order."""
+    """One torch thread: small networks gain nothing from more, and sums keep their order.
+
+    Apps that do without torch are not made to wait for its import.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from flwr.app import Context, Message
@@ -75,81 +76,97 @@ class PartitionApp(ClientApp):
 app = PartitionApp()
 
 
-def run_on_ray(sites: Sequence[Path], run_folder: Path, *, timeout_s: float = 3600.0) -> None:
+def run_on_ray(sites: Sequence[Path], run_folder: Path) -> None:
     """Run the study on Flower's Ray engine, to its end.
 
     Args:
         sites: Folder of each site; all in one folder.
         run_folder: The run's folder with ``consortium.toml``.
-        timeout_s: Longest wait.
 
     Raises:
         CommandError: If Ray is not installed or the run does not end in a report.
     """
-    flwr = Path(sys.executable).with_name("flwr")
-    try:
-        import ray  # noqa: F401 - only to say at once that it is missing
-    except ImportError as error:
-        msg = "Expected Flower's Ray engine: install it with pip install 'vultus[ray]'."
-        raise CommandError(msg) from error
     with tempfile.TemporaryDirectory(prefix="vultus-ray-") as temporary:
         folder = Path(temporary)
-        _write_app(folder)
+        (folder / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
+        (folder / "LICENSE").write_text("SPDX-License-Identifier: Apache-2.0\n", encoding="utf-8")
         settings = {
             RUN_FOLDER: str(run_folder.absolute()),
             SITES_FOLDER: str(sites[0].parent.absolute()),
         }
-        command = [
-            str(flwr), "run", str(folder / "app"), "simulation", "--stream",
-            "--run-config", " ".join(f'{key}="{value}"' for key, value in settings.items()),
-            "--federation-config", f"num-supernodes={len(sites)} client-resources-num-cpus=1",
-        ]  # fmt: skip
-        with _engine_processes(folder) as environment:
-            done = subprocess.run(
-                command,
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=timeout_s,
-                check=False,
-            )
+        told = run_app_on_ray(folder, nodes=len(sites), run_config=settings)
     progress = read_progress(run_folder)
     if progress is None or progress.phase != "completed":
-        reason = progress.detail if progress and progress.detail else done.stdout[-2000:]
+        reason = progress.detail if progress and progress.detail else told[-2000:]
         msg = f"The run on Ray did not complete: {reason}"
         raise CommandError(msg)
 
 
-def _write_app(folder: Path) -> None:
-    (folder / "app").mkdir()
-    (folder / "app" / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
-    (folder / "app" / "LICENSE").write_text("SPDX-License-Identifier: Apache-2.0\n")
-    (folder / "home").mkdir()
-    (folder / "home" / "config.toml").write_text(CONNECTION, encoding="utf-8")
+def run_app_on_ray(
+    app_folder: Path, *, nodes: int, run_config: Mapping[str, str], timeout_s: float = 3600.0
+) -> str:
+    """Run any Flower app on a private Ray engine that is gone afterwards.
+
+    Args:
+        app_folder: Folder with the app's ``pyproject.toml``.
+        nodes: Number of client nodes.
+        run_config: Overrides of the app's run configuration.
+        timeout_s: Longest wait.
+
+    Returns:
+        What the engine printed; its exit code tells nothing.
+
+    Raises:
+        CommandError: If Ray is not installed.
+    """
+    if find_spec("ray") is None:
+        msg = "Expected Flower's Ray engine: install it with pip install 'vultus[ray]'."
+        raise CommandError(msg)
+    command = [
+        str(Path(sys.executable).with_name("flwr")), "run", str(app_folder), "simulation",
+        "--stream",
+        "--federation-config", f"num-supernodes={nodes} client-resources-num-cpus=1",
+    ]  # fmt: skip
+    if run_config:
+        overrides = " ".join(f'{key}="{value}"' for key, value in run_config.items())
+        command += ["--run-config", overrides]
+    with _engine_processes() as environment:
+        done = subprocess.run(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+    return done.stdout
 
 
 @contextlib.contextmanager
-def _engine_processes(folder: Path) -> Iterator[dict[str, str]]:
+def _engine_processes() -> Iterator[dict[str, str]]:
     """Environment of a private engine; the server that it leaves behind is stopped afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "FLWR_HOME": str(folder / "home"),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "NO_COLOR": "1",
-    }
-    try:
-        yield environment
-    finally:
-        _stop(_processes_of(folder / "home"))
+    with tempfile.TemporaryDirectory(prefix="vultus-flwr-") as temporary:
+        home = Path(temporary)
+        (home / "config.toml").write_text(CONNECTION, encoding="utf-8")
+        environment = {
+            **os.environ,
+            "FLWR_HOME": str(home),
+            "FLWR_TELEMETRY_ENABLED": "0",
+            "FLWR_DISABLE_UPDATE_CHECK": "1",
+            "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+            "NO_COLOR": "1",
+        }
+        try:
+            yield environment
+        finally:
+            _stop(_processes_of(home))
 
 
 def _processes_of(home: Path) -> list[int]:

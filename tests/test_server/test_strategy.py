@@ -224,6 +224,26 @@ def test_a_site_whose_app_breaks_is_named_as_missing(sites: Sites) -> None:
     assert report.rounds[0].missing == ("east",)
 
 
+def test_a_quorum_that_the_study_cannot_reach_is_told_before_anyone_is_asked(
+    tmp_path: Path,
+) -> None:
+    sites = Sites(tmp_path, quorum=4)
+    with pytest.raises(QuorumError, match="admit more sites or lower the quorum"):
+        sites.run()
+    assert sites.asked == []
+
+
+def test_a_node_whose_gate_refuses_the_bundle_is_named_with_its_reason(sites: Sites) -> None:
+    def gate(reply: Reply) -> Reply:
+        msg = "bundle_not_approved"
+        raise PermissionError(msg)
+
+    spoil(sites, "hello", "east", gate)
+    report = sites.run()
+    assert report.rounds[0].participants == ("north", "west")
+    assert "bundle_not_approved" in report.rounds[0].refusals[0][2]
+
+
 def test_without_any_node_the_run_ends_within_its_bound(sites: Sites) -> None:
     sites.names = []
     with pytest.raises(QuorumError, match="east did not answer"):

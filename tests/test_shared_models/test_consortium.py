@@ -18,7 +18,6 @@ from shared_models.consortium import (
 from shared_models.toml import ConfigError, parse_toml
 
 KEY_A = "ecdsa-sha2-nistp384 AAAAaaaa"
-KEY_B = "ecdsa-sha2-nistp384 AAAAbbbb"
 
 
 def make_config(**sections: object) -> ConsortiumConfig:
@@ -79,12 +78,9 @@ def test_an_instrument_without_a_sound_range_is_refused(change: dict, said: str)
         StudyConfig(**{"name": "t", "instrument": "phq9", **change})
 
 
-def test_sites_named_twice_and_a_quorum_out_of_reach_are_refused_together() -> None:
+def test_sites_named_twice_are_refused_by_id_and_key_together() -> None:
     site = f'[[sites]]\nid = "a"\nweight = 10\npublic_key = "{KEY_A}"\n'
-    faults = faults_of(
-        '[study]\nname="t"\ninstrument="phq9"\n[training]\nquorum = 3\n' + site + site
-    )
-    assert "quorum" in faults[0]
+    faults = faults_of('[study]\nname="t"\ninstrument="phq9"\n' + site + site)
     assert "id once" in faults[0]
     assert "public_key once" in faults[0]
 

@@ -95,8 +95,7 @@ class SubjectDPOptimizer(DPOptimizer):  # type: ignore[misc]
         norm = gradient_norm(gradients)
         if math.isfinite(norm):
             factor = min(1.0, self.max_grad_norm / norm) if norm > 0 else 1.0
-            for total, part in zip(self._sum, gradients, strict=True):
-                total.add_(part, alpha=factor)
+            torch._foreach_add_(self._sum, gradients, alpha=factor)
 
     def add_noise(self) -> None:
         """Put the noised sum into each parameter's gradient and start the next sum."""
@@ -239,8 +238,9 @@ def sample_subjects(
 
 def gradient_norm(gradients: Iterable[Tensor]) -> float:
     """L2 norm over all tensors together, in double precision; not finite if any element is not."""
-    norms = (torch.linalg.vector_norm(part, dtype=torch.float64) for part in gradients)
-    return math.hypot(*(float(norm) for norm in norms))
+    # One fused call, as in torch's own optimizers: a call a tensor costs a tenth of a step.
+    norms = torch._foreach_norm(tuple(gradients), dtype=torch.float64)  # noqa: SLF001
+    return float(torch.linalg.vector_norm(torch.stack(norms)))
 
 
 def find_module_faults(module: nn.Module) -> list[str]:

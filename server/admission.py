@@ -23,8 +23,8 @@ from shared_models.messages import (
 )
 
 POLL_S = 1.0
-HELLO_TIMEOUT_S = 60.0
-"""A node that does not say who it is within a minute is asked again in the next round."""
+HELLO_TIMEOUT_S = 120.0
+"""A node that does not say who it is by then is asked again in the next round."""
 
 
 @dataclass

@@ -53,7 +53,7 @@ Answer = TypeVar("Answer", ModelUpdate, TallyReply)
 
 
 def model_file(folder: Path, server_round: int) -> Path:
-    """Where the global model judged after a round is kept."""
+    """Where the global model of a round is kept."""
     return folder / f"model-{server_round:04d}.safetensors"
 
 
@@ -164,6 +164,7 @@ class ConsortiumStrategy(Strategy):
             [self._weight(site) for site in sites],
         )
         self.optimizer.step(gradient)
+        save_weights(model_file(self.folder, server_round), self.model_state())
         norm = math.sqrt(sum(float((part.double() ** 2).sum()) for part in gradient.values()))
         self.rounds.append(self._report_round(server_round, tuple(sites), norm))
         return state_to_arrays(self.optimizer.weights), MetricRecord({"update_norm": norm})
@@ -175,7 +176,6 @@ class ConsortiumStrategy(Strategy):
         del arrays, config, grid
         if not self.config.training.evaluates_after(server_round):
             return []
-        save_weights(model_file(self.folder, server_round), self.model_state())
         self._note(server_round, "evaluating", tuple(self.admission.sites.values()))
         return self._ask(
             "evaluate", server_round, weights=self.optimizer.average, plan=self._tally_plan

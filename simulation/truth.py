@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from client.learning.evaluation import score_subjects
 from client.learning.learner import Learner, open_learner
 from server.history import GroupTruth, RunReport, Truth
 from server.strategy import model_file
@@ -19,7 +18,10 @@ NOTE = "Exact figures on the held-out subjects of all sites; no coordinator coul
 
 
 def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path]) -> Truth:
-    """Exact figures of each judged model, beside the noised ones in the report.
+    """Exact figures of every round's model, beside the noised ones in the report.
+
+    Where the trunk is trained too, only of the models that the study judged: each costs a pass of
+    every held-out clip through the network.
 
     Args:
         report: The finished run.
@@ -28,11 +30,12 @@ def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path])
     """
     learners = [open_learner((folder / "site.toml").absolute()) for folder in sites]
     curve, scores = [], []
-    for evaluation in report.evaluations:
-        scores = [_score(learner, run_folder, evaluation.server_round) for learner in learners]
+    kept = learners[0].held_out_embeddings is not None
+    for server_round in [r.server_round for r in (report.rounds if kept else report.evaluations)]:
+        scores = [_score(learner, run_folder, server_round) for learner in learners]
         pooled = _pool(scores)
         error = float(np.abs(pooled.predicted - pooled.score).mean()) if len(pooled.score) else None
-        curve.append((evaluation.server_round, _auroc(pooled), error))
+        curve.append((server_round, _auroc(pooled), error))
     return Truth(tuple(curve), _by_group(learners, scores), NOTE)
 
 
@@ -41,8 +44,7 @@ def _score(learner: Learner, run_folder: Path, server_round: int) -> SubjectScor
     network.load_state_dict(
         load_weights(model_file(run_folder, server_round), network.state_dict())
     )
-    score_range = learner.config.study.score_range
-    return score_subjects(network.eval(), learner.dataset.held_out, score_range)
+    return learner.score_held_out()
 
 
 def _by_group(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from client.learning.dataset import SubjectClips
 from client.learning.training import embed_subjects, restore_scores
@@ -22,11 +23,20 @@ def score_subjects(
     network: BehaviourNet,
     subjects: Sequence[SubjectClips],
     score_range: tuple[float, float, float],
+    *,
+    embeddings: Sequence[Tensor] | None = None,
 ) -> SubjectScores:
-    """One prediction a subject: the mean over all of the subject's clips."""
-    judged = [
-        network.judge(embedding).mean(dim=0) for embedding in embed_subjects(network, subjects)
-    ]
+    """One prediction a subject: the mean over all of the subject's clips.
+
+    Args:
+        network: The model to judge.
+        subjects: Held-out subjects.
+        score_range: Lowest score, highest score and clinical threshold, in points.
+        embeddings: ``[C, H]`` of each subject, where a frozen trunk has made them before.
+    """
+    if embeddings is None:
+        embeddings = embed_subjects(network, subjects)
+    judged = [network.judge(embedding).mean(dim=0) for embedding in embeddings]
     table = torch.stack(judged).cpu() if judged else torch.zeros(0, 2)
     predicted = restore_scores(table[:, 0], score_range)
     score = np.array([float(subject.score.mean()) for subject in subjects], dtype=np.float64)

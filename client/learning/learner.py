@@ -14,9 +14,11 @@ from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+from torch import Tensor
+
 from client.learning.dataset import SubjectClips, SubjectDataset, build_dataset
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
-from client.learning.training import SubjectItem, make_items, site_gradient
+from client.learning.training import SubjectItem, embed_subjects, make_items, site_gradient
 from client.manifest import read_manifest
 from client.site import Site, open_site
 from client.store import FeatureStore
@@ -37,6 +39,7 @@ from shared_models.messages import (
     hello_statement,
 )
 from shared_models.networks import BehaviourNet, make_network
+from shared_models.tallies import SubjectScores
 from shared_models.weights import (
     WeightsError,
     check_weights,
@@ -94,6 +97,22 @@ class Learner:
         """Embeddings of the training subjects, for a study that trains the head alone."""
         return self._make_items(head_only=True)
 
+    @cached_property
+    def held_out_embeddings(self) -> list[Tensor] | None:
+        """Embeddings of the held-out subjects; None where the trunk is trained and they change."""
+        if not self._head_only:
+            return None
+        return embed_subjects(self.network.eval(), self.dataset.held_out)
+
+    def score_held_out(self) -> SubjectScores:
+        """Predictions of the present weights for the held-out subjects; for this site's eyes."""
+        return score_subjects(
+            self.network.eval(),
+            self.dataset.held_out,
+            self.config.study.score_range,
+            embeddings=self.held_out_embeddings,
+        )
+
     def greet(self, request: HelloRequest, *, node_id: int) -> SiteHello:
         """Who this site is, signed."""
         statement = hello_statement(request, node_id=node_id, site_id=self.site.id)
@@ -139,8 +158,7 @@ class Learner:
             msg = f"The study declares no evaluation after round {request.server_round}"
             raise RefusedError(RefusalCode.WRONG_PLAN, msg)
         epsilon = self._reserve(request, plan, subjects, steps=tables, purpose="evaluate")
-        scores = score_subjects(self.network.eval(), subjects, self.config.study.score_range)
-        exact = tally_table(scores, self.config, server_round=request.server_round)
+        exact = tally_table(self.score_held_out(), self.config, server_round=request.server_round)
         noised = add_tally_noise(exact, plan, self._noise(request, "evaluate"))
         return TallyReply(self.site.id, request.server_round, request.base_digest, noised, epsilon)
 

@@ -20,8 +20,6 @@ from shared_models.console import InputError, RefusedError, Screen
 from shared_models.supervision import Child, Death
 from shared_models.toml import ConfigError
 
-pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
-
 
 def agree(_changes: object) -> bool:
     return True

@@ -30,7 +30,6 @@ from shared_models.supervision import only_one
 from shared_models.toml import parse_toml
 
 # The engine's own builder uses a pattern class that its dependency has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning")
 
 COMMANDS = ("init", "add-site", "start", "run", "status", "report")
 

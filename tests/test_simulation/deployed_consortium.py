@@ -10,6 +10,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import select
 import socket
 import ssl
 import subprocess
@@ -101,25 +102,24 @@ class RecordingProxy:
             threading.Thread(target=self._relay, args=(raw, server, trust), daemon=True).start()
 
     def _relay(self, raw: socket.socket, server: ssl.SSLContext, trust: ssl.SSLContext) -> None:
+        """Carry bytes both ways until either side closes; one thread, as TLS sockets demand."""
         with contextlib.suppress(OSError), raw:
             upstream = socket.create_connection(("127.0.0.1", self.upstream_port), timeout=60)
             with (
                 server.wrap_socket(raw, server_side=True) as site,
                 trust.wrap_socket(upstream, server_hostname="127.0.0.1") as coordinator,
             ):
-                site.settimeout(120)
-                coordinator.settimeout(120)
-                back = threading.Thread(target=self._copy, args=(coordinator, site), daemon=True)
-                back.start()
-                self._copy(site, coordinator, keep=True)
-                back.join(5)
-
-    def _copy(self, source: ssl.SSLSocket, target: ssl.SSLSocket, *, keep: bool = False) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := source.recv(1 << 16):
-                if keep:
-                    self.sent += chunk
-                target.sendall(chunk)
+                other = {site: coordinator, coordinator: site}
+                while True:
+                    waiting = [end for end in other if end.pending()]
+                    ready = waiting or select.select(list(other), [], [], 120)[0]
+                    for source in ready:
+                        chunk = source.recv(1 << 16)
+                        if not chunk:
+                            return
+                        if source is site:
+                            self.sent += chunk
+                        other[source].sendall(chunk)
 
 
 @dataclass

@@ -25,6 +25,8 @@ from deployed_consortium import (
     refusals,
 )
 
+from client.extraction.face import FaceTracker
+from client.extraction.video import read_frames
 from client.store import FeatureStore
 from privacy.vault import Vault
 
@@ -32,8 +34,6 @@ pytestmark = [
     pytest.mark.deployment,
     pytest.mark.slow,
     pytest.mark.timeout(1500),
-    # The engine's own builder uses a pattern class that its dependency has renamed.
-    pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationWarning"),
 ]
 
 
@@ -128,6 +128,26 @@ def test_nothing_that_left_a_site_holds_features(deployed: Deployment) -> None:
             for clip in np.asarray(features.values, dtype=np.float32):
                 # Four columns of the clip's middle: no update could hold them by chance.
                 assert clip[clip.shape[0] // 2, :4].tobytes() not in sent
+
+
+@pytest.mark.needs_model
+def test_nothing_that_left_a_site_holds_a_frame_or_a_landmark(
+    deployed: Deployment, face_model: Path
+) -> None:
+    sent = bytes(deployed.proxy.sent)
+    video = deployed.root / SITES[1] / "videos" / "nod_30fps.mkv"
+    frames = [frame.image for frame in read_frames(video)]
+    assert len(frames) > 50
+    for image in frames:
+        middle = image[image.shape[0] // 2, image.shape[1] // 2 :][:8]
+        assert middle.tobytes() not in sent
+    with FaceTracker(face_model) as tracker:
+        track = tracker.track(read_frames(video))
+    for seen in (track.landmarks, track.blendshapes, track.head_pose_deg):
+        for moment in seen.reshape(len(seen), -1):
+            few = moment[:3]
+            assert few.astype(np.float32).tobytes() not in sent
+            assert few.astype(np.float64).tobytes() not in sent
 
 
 def test_search_would_have_found_what_a_site_did_send(deployed: Deployment) -> None:

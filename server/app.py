@@ -16,6 +16,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from privacy.accounting import epsilon_spent
 from server.aggregation import epsilon_of_sums
+from server.bundle import RUN_FOLDER
 from server.history import RunReport, SitePrivacy
 from server.progress import Progress, write_progress
 from server.report import write_report
@@ -23,8 +24,6 @@ from server.strategy import ConsortiumStrategy, QuorumError
 from shared_models.consortium import Consortium, load_consortium
 from shared_models.networks import make_network
 from shared_models.weights import digest_weights, freeze_trunk, state_to_arrays
-
-RUN_FOLDER = "run-folder"
 
 app = ServerApp()
 

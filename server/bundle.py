@@ -8,16 +8,19 @@ with those very bytes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 BUNDLE_FILE = "vultus.fab"
 
-# `run-folder` has to be declared here, or a run could not set it. Sites ignore it.
-PYPROJECT = """\
+RUN_FOLDER = "run-folder"
+"""The one setting of a run: where the coordinator keeps it. Sites ignore it."""
+
+DESCRIPTION = """\
 [project]
-name = "vultus"
+name = "{name}"
 version = "{version}"
 description = "Federated training of depression severity; holds no code."
 license = "Apache-2.0"
@@ -29,10 +32,10 @@ fab-include = ["LICENSE"]
 
 [tool.flwr.app.components]
 serverapp = "server.app:app"
-clientapp = "client.app:app"
+clientapp = "{client_app}"
 
 [tool.flwr.app.config]
-run-folder = ""
+{settings}
 """
 
 NOTICE = """\
@@ -69,6 +72,22 @@ class Bundle:
         return content
 
 
+def describe_app(name: str, *, client_app: str, settings: Sequence[str]) -> str:
+    """The ``pyproject.toml`` of a bundle without code.
+
+    Args:
+        name: Name of the app.
+        client_app: Module and attribute of the client app that is installed at the nodes.
+        settings: Keys that a run may set; undeclared ones the engine refuses.
+    """
+    return DESCRIPTION.format(
+        name=name,
+        version=version("vultus"),
+        client_app=client_app,
+        settings="\n".join(f'{key} = ""' for key in settings),
+    )
+
+
 def build_bundle(folder: Path) -> Bundle:
     """The bundle of the installed version, written into a folder.
 
@@ -81,7 +100,7 @@ def build_bundle(folder: Path) -> Bundle:
     # The engine's own builder, so that the file is what its command line would have made.
     from flwr.cli.build import build_fab_from_files
 
-    description = PYPROJECT.format(version=version("vultus"))
+    description = describe_app("vultus", client_app="client.app:app", settings=(RUN_FOLDER,))
     content, _ = build_fab_from_files(
         {"pyproject.toml": description.encode(), "LICENSE": NOTICE.encode()}
     )

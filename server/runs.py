@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privacy.vault import write_atomic
+from server.bundle import RUN_FOLDER
 from server.control import Engine, NotRunningError, RunState
 from server.progress import Progress, read_progress
 from server.workspace import CONSORTIUM_FILE, Workspace
@@ -79,7 +80,7 @@ def start_run(workspace: Workspace, engine: Engine) -> Run:
     write_atomic(folder / CONSORTIUM_FILE, study, mode=0o644)
     bundle = workspace.bundle
     try:
-        run_id = engine.start_run(bundle.content, bundle.sha256, config={"run-folder": str(folder)})
+        run_id = engine.start_run(bundle.content, bundle.sha256, config={RUN_FOLDER: str(folder)})
     except CommandError:
         shutil.rmtree(folder)
         raise

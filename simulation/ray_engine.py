@@ -24,34 +24,13 @@ from flwr.clientapp import ClientApp
 
 from client.app import SITE_CONFIG
 from client.app import app as site_app
-from server.app import RUN_FOLDER
+from server.bundle import NOTICE, RUN_FOLDER, describe_app
 from server.progress import read_progress
 from shared_models.console import CommandError
 
 SITES_FOLDER = "sites-folder"
 POLL_S = 0.5
 STOP_S = 10.0
-
-PYPROJECT = """\
-[project]
-name = "vultus-simulation"
-version = "1.0.0"
-description = "The apps of vultus on Flower's Ray engine."
-license = "Apache-2.0"
-dependencies = []
-
-[tool.flwr.app]
-publisher = "vultus"
-fab-include = ["LICENSE"]
-
-[tool.flwr.app.components]
-serverapp = "server.app:app"
-clientapp = "simulation.ray_engine:app"
-
-[tool.flwr.app.config]
-run-folder = ""
-sites-folder = ""
-"""
 
 CONNECTION = """\
 [superlink]
@@ -88,8 +67,13 @@ def run_on_ray(sites: Sequence[Path], run_folder: Path) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="vultus-ray-") as temporary:
         folder = Path(temporary)
-        (folder / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
-        (folder / "LICENSE").write_text("SPDX-License-Identifier: Apache-2.0\n", encoding="utf-8")
+        described = describe_app(
+            "vultus-simulation",
+            client_app="simulation.ray_engine:app",
+            settings=(RUN_FOLDER, SITES_FOLDER),
+        )
+        (folder / "pyproject.toml").write_text(described, encoding="utf-8")
+        (folder / "LICENSE").write_text(NOTICE, encoding="utf-8")
         settings = {
             RUN_FOLDER: str(run_folder.absolute()),
             SITES_FOLDER: str(sites[0].parent.absolute()),

@@ -15,7 +15,7 @@ from typing import Literal
 
 from client.app import SITE_CONFIG
 from client.site import Site
-from server.app import RUN_FOLDER
+from server.bundle import RUN_FOLDER
 from server.history import RunReport
 from server.report import write_report
 from shared_models.consortium import (

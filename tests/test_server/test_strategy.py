@@ -11,8 +11,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from privacy.keys import public_line, sign
-from server.app import RUN_FOLDER, conduct_run
 from server.app import app as server_app
+from server.app import conduct_run
+from server.bundle import RUN_FOLDER
 from server.history import RunReport
 from server.progress import read_progress
 from server.strategy import QuorumError

@@ -26,7 +26,7 @@ import psutil
 
 from client.site import Site, open_site
 from client.site_template import REQUIRED_COLUMNS
-from server.bundle import PYPROJECT
+from server.bundle import describe_app
 from server.deployment import engine_of
 from server.pki import CertificateAuthority
 from server.roster import write_kits
@@ -313,7 +313,7 @@ def send_hostile_bundle(found: Deployment) -> None:
     from flwr.cli.build import build_fab_from_files
 
     marker = found.root / "hostile-code-ran"
-    description = PYPROJECT.format(version="0.1.0").replace("client.app:app", "hostile:app")
+    description = describe_app("vultus", client_app="hostile:app", settings=("run-folder",))
     description = description.replace('fab-include = ["LICENSE"]', 'fab-include = ["hostile.py"]')
     code = f"import pathlib\npathlib.Path({str(marker)!r}).touch()\napp = None\n"
     files = {"pyproject.toml": description.encode(), "hostile.py": code.encode()}

@@ -142,8 +142,8 @@ def test_a_site_whose_budget_ends_is_named_and_the_run_fails_by_name(tmp_path: P
 def run_with_small_cap(folder: Path) -> None:
     from client.app import SITE_CONFIG
     from client.app import app as client_app
-    from server.app import RUN_FOLDER
     from server.app import app as server_app
+    from server.bundle import RUN_FOLDER
     from simulation.engine import run_in_process
     from simulation.study import write_cohort
 

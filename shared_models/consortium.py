@@ -18,6 +18,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from privacy.accounting import calibrate_noise_multiplier
+from privacy.keys import KeyFileError, load_public_line
 from privacy.plan import PrivacyPlan
 from shared_models.features import SCHEMAS, FeatureSchema
 from shared_models.tallies import ERROR_WEIGHT
@@ -209,7 +210,19 @@ class SiteEntry:
 
     id: Name
     weight: Annotated[int, Field(ge=1)]
-    public_key: Annotated[str, Field(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/=]+( \S+)?$")]
+    public_key: str
+
+    def __post_init__(self) -> None:
+        """Refuse a key that no site can prove to hold.
+
+        Raises:
+            ValueError: If it is not the OpenSSH line of a P-384 key.
+        """
+        try:
+            load_public_line(self.public_key)
+        except KeyFileError as error:
+            msg = f"Expected the line of the site's file identity.pub, got {self.public_key!r}"
+            raise ValueError(msg) from error
 
 
 @dataclass(frozen=True, config=STRICT)

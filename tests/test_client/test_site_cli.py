@@ -418,7 +418,11 @@ def test_ctrl_c_loses_nothing_that_was_finished(real_site, face_model):
     words = ["extract", str(site.folder), "--face-model", str(face_model), "--json"]
     entry = site.folder / "entry.py"
     # Workers import the main module again, so it needs the guard of a real script.
-    entry.write_text("from client.cli import app\nif __name__ == '__main__':\n    app()\n")
+    # A test run in the background has SIGINT ignored, and its children inherit that.
+    entry.write_text(
+        "import signal\nfrom client.cli import app\nif __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n    app()\n"
+    )
     process = subprocess.Popen(
         [sys.executable, str(entry), *words],
         stdout=subprocess.PIPE,

@@ -4,8 +4,10 @@ import hashlib
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from dp_accounting.pld import privacy_loss_distribution as pld
 
+from privacy.keys import public_line
 from server.study_file import new_study, render_study
 from shared_models.consortium import (
     ConsortiumConfig,
@@ -17,7 +19,7 @@ from shared_models.consortium import (
 )
 from shared_models.toml import ConfigError, parse_toml
 
-KEY_A = "ecdsa-sha2-nistp384 AAAAaaaa"
+KEY_A = public_line(ec.generate_private_key(ec.SECP384R1()))
 
 
 def make_config(**sections: object) -> ConsortiumConfig:
@@ -83,6 +85,16 @@ def test_sites_named_twice_are_refused_by_id_and_key_together() -> None:
     faults = faults_of('[study]\nname="t"\ninstrument="phq9"\n' + site + site)
     assert "id once" in faults[0]
     assert "public_key once" in faults[0]
+
+
+@pytest.mark.parametrize(
+    "key", ["", "ssh-ed25519 AAAA", "ecdsa-sha2-nistp384 AAAA", KEY_A[:-8], KEY_A.split()[1]]
+)
+def test_a_key_that_nobody_can_prove_to_hold_is_refused(key: str) -> None:
+    site = f'[[sites]]\nid = "a"\nweight = 10\npublic_key = "{key}"\n'
+    (fault,) = faults_of('[study]\nname="t"\ninstrument="phq9"\n' + site)
+    assert "identity.pub" in fault
+    assert "sites[0]" in fault
 
 
 def test_the_written_file_reads_back_as_the_same_study() -> None:

@@ -6,11 +6,12 @@ passes everything on and keeps what the sites sent, so that the tests can search
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import csv
+import functools
 import hashlib
 import json
-import select
 import socket
 import ssl
 import subprocess
@@ -79,47 +80,61 @@ class RecordingProxy:
         self.port = free_port()
         self.sent = bytearray()
         self.upstream_port = upstream_port
-        self._listener: socket.socket | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
     def start(self, coordinator_ca: Path, certificate: Path, key: Path) -> None:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.load_cert_chain(certificate, key)
         trust = ssl.create_default_context(cafile=str(coordinator_ca))
-        self._listener = socket.create_server(("127.0.0.1", self.port))
-        threading.Thread(target=self._accept, args=(server, trust), daemon=True).start()
+        self._thread.start()
+        relay = functools.partial(self._relay, trust)
+        listening = asyncio.start_server(relay, "127.0.0.1", self.port, ssl=server)
+        asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
 
     def stop(self) -> None:
-        if self._listener:
-            self._listener.close()
+        asyncio.run_coroutine_threadsafe(self._end_relays(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
 
-    def _accept(self, server: ssl.SSLContext, trust: ssl.SSLContext) -> None:
-        assert self._listener is not None
-        while True:
+    async def _end_relays(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _relay(
+        self,
+        trust: ssl.SSLContext,
+        site: asyncio.StreamReader,
+        to_site: asyncio.StreamWriter,
+    ) -> None:
+        """Carry bytes both ways until either side closes."""
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            coordinator, to_coordinator = await asyncio.open_connection(
+                "127.0.0.1", self.upstream_port, ssl=trust
+            )
+            ways = [
+                asyncio.create_task(self._copy(site, to_coordinator, keep=True)),
+                asyncio.create_task(self._copy(coordinator, to_site)),
+            ]
             try:
-                raw, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._relay, args=(raw, server, trust), daemon=True).start()
+                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for way in ways:
+                    way.cancel()
+                to_coordinator.close()
+        to_site.close()
 
-    def _relay(self, raw: socket.socket, server: ssl.SSLContext, trust: ssl.SSLContext) -> None:
-        """Carry bytes both ways until either side closes; one thread, as TLS sockets demand."""
-        with contextlib.suppress(OSError), raw:
-            upstream = socket.create_connection(("127.0.0.1", self.upstream_port), timeout=60)
-            with (
-                server.wrap_socket(raw, server_side=True) as site,
-                trust.wrap_socket(upstream, server_hostname="127.0.0.1") as coordinator,
-            ):
-                other = {site: coordinator, coordinator: site}
-                while True:
-                    waiting = [end for end in other if end.pending()]
-                    ready = waiting or select.select(list(other), [], [], 120)[0]
-                    for source in ready:
-                        chunk = source.recv(1 << 16)
-                        if not chunk:
-                            return
-                        if source is site:
-                            self.sent += chunk
-                        other[source].sendall(chunk)
+    async def _copy(
+        self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, keep: bool = False
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await source.read(1 << 16):
+                if keep:
+                    self.sent += chunk
+                target.write(chunk)
+                await target.drain()
 
 
 @dataclass

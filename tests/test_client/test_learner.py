@@ -16,7 +16,7 @@ from client.learning.dataset import is_held_out
 from client.learning.egress import EgressError, release
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
 from client.learning.learner import Learner, RefusedError, open_learner
-from client.learning.training import make_items, subject_loss
+from client.learning.training import make_items, site_gradient, subject_loss
 from client.site import open_site
 from privacy.audit import AuditLog, read, verify
 from privacy.noise import ChaChaNoise, SeededNoise
@@ -202,6 +202,24 @@ def test_training_the_head_on_kept_embeddings_is_training_the_head(learner: Lear
             kept = gradient
     for one, other in zip(kept, gradient, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_with_and_without_privacy_a_gradient_has_the_same_fixed_denominator(
+    learner: Learner,
+) -> None:
+    items = learner.head_items
+    learner.network.train()
+    loose = replace(learner.config.training_plan(), max_grad_norm=1e6, noise_multiplier=1e-12)
+    off = replace(loose, mode="off", noise_multiplier=0.0, target_epsilon=None)
+    for expected in (len(items), 3 * len(items)):
+        private, plain = (
+            site_gradient(
+                learner.network, items, plan=plan, expected_subjects=expected, noise=SeededNoise(0)
+            )
+            for plan in (loose, off)
+        )
+        for name, part in plain.items():
+            torch.testing.assert_close(part, private[name], rtol=1e-4, atol=1e-5)
 
 
 def test_tally_noise_reaches_every_number_and_has_the_promised_spread(learner: Learner) -> None:

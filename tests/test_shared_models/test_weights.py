@@ -67,10 +67,17 @@ def test_a_pickle_in_an_array_is_never_opened() -> None:
     for stype, data in (
         ("numpy.ndarray", payload.getvalue()),
         ("raw", pickle.dumps(Bomb())),
+        ("pickle", pickle.dumps(Bomb())),
     ):
         record = ArrayRecord({"w": Array("object", (1,), stype, data)})
         with pytest.raises(WeightsError, match="expected raw"):
             arrays_to_state(record)
+
+
+def test_an_encoding_other_than_raw_is_refused_even_where_its_bytes_would_fit() -> None:
+    record = ArrayRecord({"w": Array("float32", (2,), "numpy.ndarray", b"\0" * 8)})
+    with pytest.raises(WeightsError, match=r"got numpy\.ndarray float32"):
+        arrays_to_state(record)
 
 
 @pytest.mark.parametrize("shape", [(3,), (-2,), (1, 1)])

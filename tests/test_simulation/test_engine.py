@@ -1,6 +1,7 @@
 """The in-process engine against Flower's rules, and workers against none."""
 
 import os
+import time
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
@@ -100,6 +101,27 @@ def test_an_app_that_raises_becomes_an_error_reply(workers: int) -> None:
     errors = [m.error.reason for m in seen if m.has_error()]
     assert len(errors) == 3
     assert all("this node fails" in reason for reason in errors)
+
+
+def test_replies_keep_the_order_of_the_messages_whoever_is_slow() -> None:
+    app, client = ServerApp(), ClientApp()
+    order: list[list[int]] = []
+
+    @client.query()
+    def wait(message: Message, context: Context) -> Message:
+        time.sleep(float(context.node_config["delay_s"]))
+        return Message(message.content, reply_to=message)
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        asked = [Message(RecordDict(), node, "query") for node in grid.get_node_ids()]
+        replies = grid.send_and_receive(asked)
+        order.append([m.metadata.dst_node_id for m in asked])
+        order.append([m.metadata.src_node_id for m in replies])
+
+    configs = [{"delay_s": delay} for delay in (0.4, 0.0, 0.0, 0.0)]
+    run_in_process(app, client, node_configs=configs, run_config={}, workers=2)
+    assert order[0] == order[1]
 
 
 def test_large_messages_do_not_lock_the_workers() -> None:

@@ -236,7 +236,11 @@ class ConsortiumStrategy(Strategy):
     def _accept(self, message: Message, read: Callable[[Message], Answer]) -> Answer | None:
         """The answer in a reply, or None with the reason noted."""
         site = self._exchange.asked.get(message.metadata.src_node_id)
-        if site is None or message.has_error():
+        if site is None:
+            return None
+        if message.has_error():
+            reason = message.error.reason or "no reason given"
+            self._exchange.refusals.append((site, str(RefusalCode.INTERNAL), reason))
             return None
         try:
             if refusal := decode_refusal(message.content):

@@ -7,8 +7,10 @@ policy, the weights, the budget. Only then is data touched.
 from __future__ import annotations
 
 import hashlib
+import math
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -138,7 +140,7 @@ class Learner:
             self.network.train(),
             items,
             plan=plan,
-            expected_subjects=self._entry.weight,
+            expected_subjects=self._require_member().weight,
             noise=self._noise(request, "train"),
         )
         sent = {name: part.cpu() for name, part in update.items()}
@@ -179,8 +181,8 @@ class Learner:
             head_only=head_only,
         )
 
-    @property
-    def _entry(self) -> SiteEntry:
+    def _require_member(self) -> SiteEntry:
+        """The site's line in the study, with the weight that it is counted with."""
         entry = self.site.entry
         if entry is None:
             msg = "The agreed study does not name this site"
@@ -194,7 +196,8 @@ class Learner:
                 f"the coordinator runs {request.consortium_digest[:12]}"
             )
             raise RefusedError(RefusalCode.WRONG_CONSORTIUM, msg)
-        if self._entry and request.plan != plan:
+        self._require_member()
+        if not _is_same_plan(request.plan, plan):
             msg = "The plan differs from the one that follows from the agreed study"
             raise RefusedError(RefusalCode.WRONG_PLAN, msg)
         if not 1 <= request.server_round <= self.config.training.rounds:
@@ -267,6 +270,15 @@ class Learner:
             return ChaChaNoise()
         text = f"{seed}|{self.site.id}|{request.server_round}|{purpose}"
         return SeededNoise(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
+
+
+def _is_same_plan(asked: PrivacyPlan, own: PrivacyPlan) -> bool:
+    """Whether the coordinator derived the same plan, but for another machine's last digits.
+
+    The site's own plan is what noise and ledger follow in any case.
+    """
+    close = math.isclose(asked.noise_multiplier, own.noise_multiplier, rel_tol=1e-6)
+    return close and replace(asked, noise_multiplier=own.noise_multiplier) == own
 
 
 @cache

@@ -139,6 +139,20 @@ def test_a_plan_with_less_noise_than_the_study_gives_is_refused(learner: Learner
     assert refusal_of(learner, make_request(learner, plan=weaker)) is RefusalCode.WRONG_PLAN
 
 
+def test_the_last_digits_of_another_machine_do_not_make_another_plan(learner: Learner) -> None:
+    plan = learner.config.training_plan()
+    nudged = replace(plan, noise_multiplier=plan.noise_multiplier * (1 + 1e-9))
+    assert learner.train(make_request(learner, plan=nudged)).epsilon_spent > 0
+    (charged,) = learner.ledger.releases()
+    assert charged.noise_multiplier == plan.noise_multiplier
+
+
+@pytest.mark.parametrize("change", [{"delta": 1e-2}, {"steps": 3}, {"max_grad_norm": 5.0}])
+def test_a_plan_that_differs_in_anything_else_is_refused(learner: Learner, change: dict) -> None:
+    plan = replace(learner.config.training_plan(), **change)
+    assert refusal_of(learner, make_request(learner, plan=plan)) is RefusalCode.WRONG_PLAN
+
+
 def test_weights_that_are_not_finite_are_refused(learner: Learner) -> None:
     weights = trainable_state(learner.network)
     weights["head.bias"][0] = float("nan")

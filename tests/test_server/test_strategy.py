@@ -215,14 +215,16 @@ def test_fewer_sites_than_the_quorum_end_the_run_by_name(sites: Sites) -> None:
     assert "cap reached" in report.status_detail
 
 
-def test_a_site_whose_app_breaks_is_named_as_missing(sites: Sites) -> None:
+def test_a_site_whose_app_breaks_is_named_with_the_reason_it_gave(sites: Sites) -> None:
     def break_down(reply: Reply) -> Reply:
         raise MemoryError
 
     spoil(sites, "train", "east", break_down)
     report = sites.run()
     assert report.rounds[0].participants == ("north", "west")
-    assert report.rounds[0].missing == ("east",)
+    site, code, reason = report.rounds[0].refusals[0]
+    assert (site, code) == ("east", "internal")
+    assert "MemoryError" in reason
 
 
 def test_a_quorum_that_the_study_cannot_reach_is_told_before_anyone_is_asked(

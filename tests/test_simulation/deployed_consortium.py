@@ -80,6 +80,7 @@ class RecordingProxy:
         self.port = free_port()
         self.sent = bytearray()
         self.upstream_port = upstream_port
+        self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -90,18 +91,26 @@ class RecordingProxy:
         self._thread.start()
         relay = functools.partial(self._relay, trust)
         listening = asyncio.start_server(relay, "127.0.0.1", self.port, ssl=server)
-        asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
+        self._server = asyncio.run_coroutine_threadsafe(listening, self._loop).result(10)
 
     def stop(self) -> None:
-        asyncio.run_coroutine_threadsafe(self._end_relays(), self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
 
-    async def _end_relays(self) -> None:
+    async def _end(self) -> None:
+        """Close every socket: one left open would be a warning in some later test."""
+        self._server.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()
+        # Closed transports let go of their sockets in the loop's next turns.
+        for _ in range(3):
+            await asyncio.sleep(0.05)
 
     async def _relay(
         self,
@@ -114,6 +123,7 @@ class RecordingProxy:
             coordinator, to_coordinator = await asyncio.open_connection(
                 "127.0.0.1", self.upstream_port, ssl=trust
             )
+            self._writers |= {to_site, to_coordinator}
             ways = [
                 asyncio.create_task(self._copy(site, to_coordinator, keep=True)),
                 asyncio.create_task(self._copy(coordinator, to_site)),

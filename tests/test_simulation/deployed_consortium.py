@@ -32,7 +32,10 @@ from server.deployment import engine_of
 from server.pki import CertificateAuthority
 from server.roster import write_kits
 from server.workspace import open_workspace
-from simulation.cohort import CohortDesign, SiteCohort, generate_site
+from simulation.casting import command_for
+from simulation.cohort import CohortDesign, SimulatedRecording, SiteCohort, generate_site
+from simulation.commands import BehaviourCommand
+from simulation.faces import render_video
 from simulation.sites import store_features, write_recordings
 
 SITES = ("north", "east", "west")
@@ -40,6 +43,8 @@ STRANGER = "stranger"
 ROUNDS = 3
 SMILES = {"faint": (3.0, 0.3), "plain": (7.0, 0.6), "broad": (11.0, 1.0)}
 """Time of the commanded smile's peak in seconds, and its height, by recording."""
+SEVERITIES = {"mild": 2.0, "moderate": 12.0, "severe": 24.0}
+"""PHQ-9 score that the behaviour of a rendered face follows, by recording."""
 REAL_VIDEOS = ("talking_man_24fps.mp4", "nod_30fps.mkv", "no_face.mp4")
 RECORDED_AT = "2025-03-02T09:30:00+01:00"
 
@@ -227,7 +232,7 @@ def join(found: Deployment, site_id: str) -> None:
 
 
 def extract_videos(found: Deployment, videos: Path, model: Path) -> None:
-    """Rendered smiles at the first site, real recordings at the second."""
+    """Rendered smiles at the first site, real recordings at the second, severities at the third."""
     rendered = {}
     for name, (peak_s, height) in SMILES.items():
         file = found.root / SITES[0] / "videos" / f"{name}.mp4"
@@ -242,7 +247,10 @@ def extract_videos(found: Deployment, videos: Path, model: Path) -> None:
         file = found.root / SITES[1] / "videos" / name
         file.write_bytes((videos / name).read_bytes())
         real[file.stem] = f"videos/{name}"
-    for site_id, files in ((SITES[0], rendered), (SITES[1], real)):
+    severe = {name: f"videos/{name}.mp4" for name in SEVERITIES}
+    for name, severity in SEVERITIES.items():
+        render_video(show_severity(name, severity), found.root / SITES[2] / severe[name])
+    for site_id, files in zip(SITES, (rendered, real, severe), strict=True):
         folder = found.root / site_id
         write_table(folder / "recordings.csv", files)
         assert last_json(call("vultus-site", "check", folder, "--json"))["faults"] == []
@@ -251,13 +259,31 @@ def extract_videos(found: Deployment, videos: Path, model: Path) -> None:
         found.inspected[site_id] = {r["recording_id"]: r for r in seen["recordings"]}
 
 
+def show_severity(name: str, severity: float) -> BehaviourCommand:
+    """The behaviour of one person at this severity."""
+    visit = SimulatedRecording(
+        recording_id=f"p3-{name}",
+        subject_id="p3",
+        recorded_at=RECORDED_AT,
+        age_years=45,
+        sex="female",
+        score=severity,
+        visit=1,
+        task="interview",
+        treatment="none",
+        severity=severity,
+    )
+    return command_for(visit, duration_s=20.0, rate_hz=15.0)
+
+
 def write_table(path: Path, files: dict[str, str]) -> None:
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(REQUIRED_COLUMNS)
         for index, (name, file) in enumerate(files.items()):
             subject = f"pseudonym-{path.parent.name}-{index}"
-            writer.writerow([name, subject, file, RECORDED_AT, 40 + index, "female", 5 + 5 * index])
+            score = SEVERITIES.get(name, 5 + 5 * index)
+            writer.writerow([name, subject, file, RECORDED_AT, 40 + index, "female", score])
 
 
 def add_simulated_subjects(found: Deployment, site_id: str, cohort: SiteCohort) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from deployed_consortium import (
     ROUNDS,
+    SEVERITIES,
     SITES,
     SMILES,
     Deployment,
@@ -23,12 +24,14 @@ from deployed_consortium import (
     make_consortium,
     read_report,
     refusals,
+    show_severity,
 )
 
 from client.extraction.face import FaceTracker
 from client.extraction.video import read_frames
 from client.store import FeatureStore
 from privacy.vault import Vault
+from shared_models.features import BEHAVIOUR
 
 pytestmark = [
     pytest.mark.deployment,
@@ -222,6 +225,24 @@ def test_features_follow_the_commanded_smiles(deployed: Deployment, face_model: 
         at_s = features.clip_start_s[0] + np.argmax(smile) / 10.0
         assert at_s == pytest.approx(peak_s, abs=0.4), name
         assert seen[name]["verdict"] == "accepted"
+
+
+@pytest.mark.needs_model
+def test_features_follow_the_commanded_severity(deployed: Deployment, face_model: Path) -> None:
+    assert face_model.is_file()
+    site = deployed.site(SITES[2])
+    stored = FeatureStore(site.paths.store, Vault(site.storage_key)).load_features(SEVERITIES)
+    assert list(stored) == list(SEVERITIES)
+    # Smiles grow rarer with severity, and the frown deepens.
+    for measured, commanded, falls in (("smile", "smile", True), ("brow_lowering", "brow", False)):
+        index = BEHAVIOUR.names.index(measured)
+        seen = [f.values[..., index][f.mask[..., index]].mean() for f in stored.values()]
+        asked = [
+            show_severity(name, severity).curves[commanded].mean()
+            for name, severity in SEVERITIES.items()
+        ]
+        assert asked == sorted(asked, reverse=falls), commanded
+        assert seen == sorted(seen, reverse=falls), measured
 
 
 @pytest.mark.needs_model

@@ -1,4 +1,4 @@
-"""What people noted about a recording beside the video: stimuli, who spoke when, imported figures."""
+"""Notes on a recording beside the video: stimuli, who spoke when, figures of other instruments."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""The commands of ``vultus-site``, one file for each kind of work."""

@@ -1,0 +1,121 @@
+"""Commands that make a site, look after it and connect it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.commands.line import FaceModel, Folder, Json, app, exit_codes
+from shared_models.console import DONE, FAILED, InputError, Screen, report_errors
+
+
+@app.command()
+@report_errors(exit_codes)
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
+    *,
+    site_id: Annotated[
+        str, typer.Option("--id", help="Short name of this site, such as 'north-hospital'.")
+    ],
+    consortium: Annotated[
+        Path,
+        typer.Option(metavar="FILE", help="The study file consortium.toml of the coordinator."),
+    ],
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Agree to a changed study file without being asked.")
+    ] = False,
+) -> None:
+    """Make the site folder: keys, private folders, site.toml with the study pinned.
+
+    Private keys are made here and never leave. Run it again with a newer study file to read what
+    changed and agree to it; keys, recordings and your edits stay.
+    """
+    from client.agreement import agree_to_study
+    from client.site import init_site
+    from privacy.keys import fingerprint
+
+    screen = Screen()
+    agree_to_study(screen, folder, consortium, yes=yes)
+    site = init_site(folder, site_id=site_id, consortium_file=consortium)
+    public = site.public_key_file
+    screen.say(f"Site '{site.id}' is ready in {site.folder}.")
+    screen.say(f"Study '{site.consortium.config.study.name}', SHA-256 {site.consortium.digest}.")
+    screen.say(f"Public key {fingerprint(public.read_text())}.")
+    screen.next(
+        f"send {public} to the coordinator (nothing else in this folder is for them).",
+        f"fill in {site.paths.recordings}; README.txt beside it explains each column.",
+        f"run 'vultus-site check {folder}'.",
+    )
+
+
+@app.command()
+@report_errors(exit_codes)
+def doctor(folder: Folder, *, face_model: FaceModel = None, json: Json = False) -> None:
+    """Check everything that needs no coordinator, and say how to mend what fails.
+
+    Contacts nobody. Exits with 1 if any check fails.
+    """
+    from client.doctor import examine
+
+    screen = Screen(json=json)
+    checks = examine(folder, face_model=face_model)
+    for check in checks:
+        screen.say(
+            f"{'passed' if check.passed else 'FAILED'}  {check.name}"
+            + ("" if check.passed else f"\n        {check.remedy}"),
+            style=None if check.passed else "red",
+        )
+    failed = sum(not check.passed for check in checks)
+    if failed:
+        screen.next(f"mend the {failed} failed checks above, then run doctor again.")
+    else:
+        screen.next(f"run 'vultus-site check {folder}'.")
+    screen.answer(
+        {"checks": [{"name": c.name, "passed": c.passed, "remedy": c.remedy} for c in checks]}
+    )
+    raise typer.Exit(FAILED if failed else DONE)
+
+
+@app.command()
+@report_errors(exit_codes)
+def join(
+    folder: Folder,
+    kit: Annotated[
+        Path, typer.Argument(metavar="KIT", help="The kit folder that the coordinator sent.")
+    ],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Agree without being asked.")] = False,
+) -> None:
+    """Take over the coordinator's kit: address, certificate, study, approved bundle.
+
+    Shows what would change in site.toml and asks before anything is written.
+    """
+    from client.agreement import agree_to_changes
+    from client.service.kit import join_site
+
+    screen = Screen()
+    site = join_site(
+        folder, kit, confirm=lambda changes: agree_to_changes(screen, changes, yes=yes)
+    )
+    screen.say(f"Site '{site.id}' has joined with {kit}.")
+    screen.next(f"run 'vultus-site start {folder}'.")
+
+
+@app.command()
+@report_errors(exit_codes)
+def start(folder: Folder) -> None:
+    """Connect to the coordinator and take part in its runs until stopped (Ctrl-C).
+
+    Every request is checked against the pinned study, the policy in site.toml and the privacy
+    budget before any data is touched.
+    """
+    from client.service.supernode import serve_site
+    from client.site import open_site
+
+    site = open_site(folder)
+    if site.config.coordinator is None:
+        msg = f"Expected [coordinator] in {site.config_file}: run 'vultus-site join DIR KIT' first."
+        raise InputError(msg)
+    raise typer.Exit(serve_site(site))

@@ -1,0 +1,126 @@
+"""Commands that turn interview videos into features and look at them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.commands.line import FaceModel, Folder, Json, app, exit_codes
+from shared_models.console import DONE, FAILED, USAGE, InputError, Screen, report_errors
+
+
+@app.command()
+@report_errors(exit_codes)
+def check(folder: Folder, *, json: Json = False) -> None:
+    """Check recordings.csv and its videos; all faults at once, each with its line.
+
+    Exits with 2 if there is any fault.
+    """
+    from client.preparation import check_recordings
+    from client.site import open_site
+
+    screen = Screen(json=json)
+    site = open_site(folder)
+    checked = check_recordings(site)
+    for fault in checked.faults:
+        column = f", {fault.column}" if fault.column else ""
+        screen.say(f"line {fault.line}{column}: {fault.fault}", style="red")
+    for warning in checked.warnings:
+        screen.warn(warning)
+    screen.say(f"{checked.recordings} recordings of {checked.subjects} subjects.")
+    if checked.faults:
+        screen.next(f"correct {site.paths.recordings} and run 'vultus-site check {folder}' again.")
+    else:
+        screen.next(f"run 'vultus-site extract {folder}'.")
+    screen.answer(checked.to_json())
+    raise typer.Exit(USAGE if checked.faults else DONE)
+
+
+@app.command()
+@report_errors(exit_codes)
+def extract(
+    folder: Folder,
+    *,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Processes at work. Default: device.workers."),
+    ] = None,
+    face_model: FaceModel = None,
+    json: Json = False,
+) -> None:
+    """Turn the videos into encrypted behaviour features; run it again to go on.
+
+    What is done already is skipped, and a changed video is extracted anew. Ctrl-C loses nothing
+    that was finished. A video that the quality gate rejects is kept out of training with its
+    reasons; that is no failure.
+    """
+    from client.preparation import extract_site
+    from client.site import open_site
+
+    screen = Screen(json=json)
+    tally, seconds = extract_site(screen, open_site(folder), workers=workers, face_model=face_model)
+    if tally.failed:
+        screen.next(f"run 'vultus-site extract {folder}' again to retry the failed recordings.")
+    else:
+        screen.next(f"run 'vultus-site inspect {folder}' to see verdicts and indicators.")
+    screen.answer(
+        {
+            "extracted": tally.extracted,
+            "rejected": tally.rejected,
+            "failed": tally.failed,
+            "skipped": tally.skipped,
+            "frames": tally.frames,
+            "seconds": round(seconds, 3),
+            "failures": [{"recording_id": name, "error": why} for name, why in tally.failures],
+        }
+    )
+    raise typer.Exit(FAILED if tally.failed else DONE)
+
+
+@app.command()
+@report_errors(exit_codes)
+def inspect(
+    folder: Folder,
+    *,
+    export: Annotated[
+        str | None, typer.Option(metavar="csv|parquet", help="Write a table of all figures.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the table goes. Default: DIR/indicators.FORMAT."),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write one HTML page with plots over time."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show the quality and the behavioural indicators of every recording.
+
+    Tables and pages hold figures of single subjects: they are written for this site alone, and
+    nothing sends them anywhere.
+    """
+    from client.inspection import inspect_site, write_page, write_table
+    from client.site import open_site
+
+    if export not in {None, "csv", "parquet"}:
+        msg = f"Expected --export csv or --export parquet, got {export!r}."
+        raise InputError(msg)
+    if out and not export:
+        msg = "Expected --export csv or --export parquet together with --out."
+        raise InputError(msg)
+    screen = Screen(json=json)
+    site = open_site(folder)
+    found = inspect_site(site)
+    found.show(screen)
+    if export:
+        target = out or site.folder / f"indicators.{export}"
+        write_table(found, target, file_format=export)
+        screen.say(f"Table: {target}")
+    if page:
+        write_page(found, page, site=site)
+        screen.say(f"Page: {page}")
+    screen.next(*found.next_steps(folder))
+    screen.answer(found.to_json())

@@ -6,24 +6,21 @@ and column, because whoever mends it should need one pass.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+from client.annotation_files import NOTES
+from client.delimited import Row, even_rows, once, read_rows
 from client.manifest_columns import ColumnRules, suggest
 from client.recording import Fault, ManifestError, Recording, RecordingManifest
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from shared_models.consortium import ConsortiumConfig
 
 __all__ = ["Fault", "ManifestError", "Recording", "RecordingManifest", "read_manifest"]
-
-Cells = Mapping[str, object]
-"""The sound cells of a row by column; a faulty cell is absent."""
 
 
 def read_manifest(
@@ -37,80 +34,62 @@ def read_manifest(
     """The recordings of a site, checked against the study.
 
     Args:
-        path: ``recordings.csv``, UTF-8 with or without byte order mark, separated by commas or
-            semicolons.
+        path: ``recordings.csv``, UTF-8 with or without byte order mark, separated by commas,
+            semicolons or tabulators.
         consortium: The study.
         root: Folder that the column ``file`` starts from and may not leave.
         now: The present, with offset; later recordings are faults. None: the clock's.
-        require_files: Whether each recording must name an existing video; simulated cohorts and
-            the training process, which cannot see videos, say False.
+        require_files: Whether each recording must name an existing video, and its notes must be
+            sound; simulated cohorts and the training process, which cannot see videos, say False.
 
     Raises:
-        ManifestError: With every fault of the table.
+        ManifestError: With every fault of the table and of the notes beside the videos.
     """
     faults: list[Fault] = []
-    rows = list(_table(path, faults))
+    rows = list(read_rows(path, faults))
     rules = ColumnRules(consortium, root, now or datetime.now(UTC), require_files)
+    return check_rows(rows, rules, path=path, faults=faults)
+
+
+def check_rows(
+    rows: Sequence[Row], rules: ColumnRules, *, path: Path, faults: Sequence[Fault] = ()
+) -> RecordingManifest:
+    """The recordings of a table that was read already.
+
+    Args:
+        rows: Line and stripped cells of each row, the header first.
+        rules: What each cell may hold.
+        path: The table, for messages.
+        faults: What was wrong when it was read.
+
+    Raises:
+        ManifestError: With every fault, those given included.
+    """
+    faults = list(faults)
+    consortium = rules.consortium
     header = _header(rows, consortium, faults)
     checked = [
         (line, _cells(line, dict(zip(header, row, strict=True)), rules, faults))
-        for line, row in _even_rows(rows[1:], header, faults)
+        for line, row in even_rows(rows[1:], header, faults)
     ]
     if not checked and not faults:
         faults.append(Fault(1, "", "Expected at least one recording below the header, got none"))
     faults += _duplicate_ids(checked)
     faults += _inconsistent_subjects(checked)
+    faults.sort(key=lambda fault: fault.line)
+    if rules.require_files:
+        faults += _faulty_notes(checked, rules.root)
     if faults:
         raise ManifestError(
             path,
-            sorted(faults, key=lambda fault: fault.line),
+            faults,
             recordings=max(0, len(rows) - 1),
             subjects=len({cells["subject_id"] for _, cells in checked if "subject_id" in cells}),
         )
     return _manifest(checked, consortium)
 
 
-def _table(path: Path, faults: list[Fault]) -> Iterator[tuple[int, list[str]]]:
-    """Line number and stripped cells of each row that is not empty, the header first."""
-    text = _text(path, faults)
-    first = text.partition("\n")[0]
-    separator = ";" if first.count(";") > first.count(",") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    line = 1
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if any(cells):
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        faults.append(Fault(line, "", f"Expected a CSV row, got one with a fault: {error}"))
-
-
-def _text(path: Path, faults: list[Fault]) -> str:
-    """The file's text; empty, with a fault, if it has none."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        faults.append(Fault(0, "", f"Expected a readable table: {error.strerror}"))
-        return ""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        fault = "Expected UTF-8, got other bytes: save the table as 'CSV UTF-8'"
-        faults.append(Fault(line, "", fault))
-        return ""
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        faults.append(Fault(line, "", "Expected text, got a NUL byte: the file is damaged"))
-        return ""
-    return text
-
-
-def _header(
-    rows: list[tuple[int, list[str]]], consortium: ConsortiumConfig, faults: list[Fault]
-) -> list[str]:
+def _header(rows: Sequence[Row], consortium: ConsortiumConfig, faults: list[Fault]) -> list[str]:
     """Column names; missing, unnamed and doubled ones are faults."""
     if not rows:
         if not faults:
@@ -134,30 +113,19 @@ def _header_faults(header: list[str], required: tuple[str, ...]) -> Iterator[tup
         if hint := suggest(found, tuple(n for n in OPTIONAL_COLUMNS if n not in header)):
             yield found, f"Unknown column {found!r}{hint}"
     for name in sorted({name for name in header if header.count(name) > 1}):
-        yield name, f"Expected each column once, got {name!r} {header.count(name)} times"
-
-
-def _even_rows(
-    rows: list[tuple[int, list[str]]], header: list[str], faults: list[Fault]
-) -> Iterator[tuple[int, list[str]]]:
-    """Rows with one cell a column; the others are faults."""
-    for line, row in rows:
-        if len(row) == len(header):
-            yield line, row
-        else:
-            fault = f"Expected {len(header)} cells, as in the header, got {len(row)}"
-            faults.append(Fault(line, "", fault))
+        yield name, once(name, header.count(name))
 
 
 def _cells(
     line: int, row: Mapping[str, str], rules: ColumnRules, faults: list[Fault]
 ) -> dict[str, object]:
     """The checked values of one row, by column; faulty cells are left out and reported."""
+    # A withdrawn recording may be gone already, and must be allowed to be.
     withdrawn = row.get("consent") == "withdrawn"
+    cells: dict[str, object] = {}
     parsers: dict[str, Callable[[str], object]] = {
         "recording_id": rules.identifier,
         "subject_id": rules.identifier,
-        # A withdrawn recording may be gone already, and must be allowed to be.
         "file": rules.text if withdrawn else rules.file,
         "recorded_at": rules.recorded_at,
         "age_years": rules.age_years,
@@ -167,14 +135,28 @@ def _cells(
         "visit": rules.text,
         "task": rules.text,
         "treatment": rules.text,
+        "events": rules.text if withdrawn else rules.notes,
+        "turns": rules.text if withdrawn else rules.notes,
+        "woke_at": lambda text: rules.woke_at(
+            text, cast("datetime | None", cells.get("recorded_at"))
+        ),
+        "pupil_mm": rules.pupil_mm,
     }
-    cells: dict[str, object] = {}
-    for column, text in row.items():
+    for column in sorted(row, key=lambda name: name == "woke_at"):
         try:
-            cells[column] = parsers.get(column, str)(text)
+            cells[column] = parsers.get(column, str)(row[column])
         except ValueError as error:
             faults.append(Fault(line, column, str(error)))
     return cells
+
+
+def _faulty_notes(rows: list[tuple[int, dict[str, object]]], root: Path) -> Iterator[Fault]:
+    """What is wrong with the notes of recordings, as far as their files are known."""
+    for _, cells in rows:
+        for column, check in NOTES.items():
+            path = cells.get(column)
+            if isinstance(path, Path):
+                yield from check(path, root=root, recording_id=str(cells.get("recording_id", "")))
 
 
 def _duplicate_ids(rows: list[tuple[int, dict[str, object]]]) -> Iterator[Fault]:

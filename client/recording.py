@@ -15,24 +15,35 @@ from shared_models.consortium import Sex
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong with the table.
+    """One thing that is wrong with the table, or with a file beside it.
 
     Attributes:
         line: Line of the file, the header being 1; 0 for the file as a whole.
         column: Column name; empty for the row as a whole.
         fault: What was expected and what came.
+        file: The file; empty for the table of recordings itself.
     """
 
     line: int
     column: str
     fault: str
+    file: str = ""
+
+    def __str__(self) -> str:
+        """Place and fault as one line.
+
+        >>> str(Fault(3, "sex", "Expected female, male, other, got 'F'"))
+        "line 3, sex: Expected female, male, other, got 'F'"
+        """
+        place = (self.file, f"line {self.line}", self.column)
+        return f"{', '.join(part for part in place if part)}: {self.fault}"
 
 
 class ManifestError(Exception):
     """A table of recordings that cannot be used.
 
     Attributes:
-        faults: All of them, by line.
+        faults: All of them, by line; those of files beside the table last.
         recordings: Rows found below the header.
         subjects: Distinct pseudonyms among them.
     """
@@ -46,11 +57,7 @@ class ManifestError(Exception):
         self.recordings = recordings
         self.subjects = subjects
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
-        lines = [
-            f"  line {fault.line}{f', {fault.column}' if fault.column else ''}: {fault.fault}"
-            for fault in faults
-        ]
-        super().__init__("\n".join([f"{count} in {path}:", *lines]))
+        super().__init__("\n".join([f"{count} in {path}:", *(f"  {fault}" for fault in faults)]))
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,10 @@ class Recording:
         task: Free text, such as ``interview``.
         treatment: Free text.
         consent: ``granted`` or ``withdrawn``.
+        events: Table of what was shown or said to the subject, absolute; None if there is none.
+        turns: Table of who spoke when, absolute; None if there is none.
+        woke_at: When the subject woke before the recording, with offset; None if unknown.
+        pupil_mm: Mean pupil diameter by another instrument, in millimetres; None if unknown.
         line: Line in the table.
         extra: Unknown columns, by name.
     """
@@ -84,6 +95,10 @@ class Recording:
     task: str = ""
     treatment: str = ""
     consent: Consent = "granted"
+    events: Path | None = None
+    turns: Path | None = None
+    woke_at: datetime | None = None
+    pupil_mm: float | None = None
     line: int = 0
     extra: tuple[tuple[str, str], ...] = ()
 
@@ -91,11 +106,10 @@ class Recording:
     def from_cells(cls, line: int, cells: Mapping[str, object]) -> Recording:
         """The recording that the checked cells of one row describe."""
         known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-        file = cells["file"]
         return cls(
             recording_id=str(cells["recording_id"]),
             subject_id=str(cells["subject_id"]),
-            file=file if isinstance(file, Path) else None,
+            file=_path(cells["file"]),
             recorded_at=cast("datetime", cells["recorded_at"]),
             age_years=cast("float", cells["age_years"]),
             sex=cast("Sex", cells["sex"]),
@@ -104,9 +118,17 @@ class Recording:
             task=str(cells.get("task", "")),
             treatment=str(cells.get("treatment", "")),
             consent=cast("Consent", cells.get("consent", "granted")),
+            events=_path(cells.get("events")),
+            turns=_path(cells.get("turns")),
+            woke_at=cast("datetime | None", cells.get("woke_at")),
+            pupil_mm=cast("float | None", cells.get("pupil_mm")),
             line=line,
             extra=tuple((name, str(cells[name])) for name in cells if name not in known),
         )
+
+
+def _path(value: object) -> Path | None:
+    return value if isinstance(value, Path) else None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,16 @@ REQUIRED_COLUMNS = (
     "sex",
     "score",
 )
-OPTIONAL_COLUMNS = ("visit", "task", "treatment", "consent")
+OPTIONAL_COLUMNS = (
+    "visit",
+    "task",
+    "treatment",
+    "consent",
+    "events",
+    "turns",
+    "woke_at",
+    "pupil_mm",
+)
 EXAMPLE_ROW = "r001,s001,videos/r001.mp4,2026-03-02T09:30:00+01:00,43,female,12"
 
 SITE_TOML = """\
@@ -84,6 +93,24 @@ file          relative to the folder   recorded_at ISO 8601 with offset from UTC
 age_years     0 to 120, at recording   sex         female, male or other
 score         {instrument} score, {low:g} to {high:g}, at that visit; empty if unknown
 consent       granted (the default) or withdrawn: withdrawn recordings are left out
+visit         free text, such as baseline or week-4
+task          free text, such as interview; required if the study names tasks
+treatment     free text; a change of it counts as a change of treatment
+events        table of what was shown or said: columns onset_s, duration_s, label
+              (or BIDS: onset, duration, trial_type); labels positive and negative are
+              analysed apart; camera marks looking into the camera as asked
+turns         table of who speaks when: columns start_s, end_s, speaker (subject or other)
+woke_at       when the subject woke: 06:45 on the day of the recording, or like recorded_at
+pupil_mm      mean pupil diameter by another instrument, 0.5 to 10 millimetres
+
+Seconds in both tables count from the first frame. 'vultus-site import' makes
+recordings.csv from a REDCap export or a BIDS tree.
+
+treatments.csv (optional)
+-------------------------
+One row a treatment: subject_id, kind (drug, psychotherapy, rtms, ect or other), name,
+started_at, ended_at (dates; ended_at empty while it goes on). 'vultus-site visits' sets
+visits beside treatments and keeps visits with a change of treatment in between apart.
 
 Research software: no output is a diagnosis.
 """

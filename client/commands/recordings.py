@@ -25,8 +25,7 @@ def check(folder: Folder, *, json: Json = False) -> None:
     site = open_site(folder)
     checked = check_recordings(site)
     for fault in checked.faults:
-        column = f", {fault.column}" if fault.column else ""
-        screen.say(f"line {fault.line}{column}: {fault.fault}", style="red")
+        screen.say(str(fault), style="red")
     for warning in checked.warnings:
         screen.warn(warning)
     screen.say(f"{checked.recordings} recordings of {checked.subjects} subjects.")

@@ -47,8 +47,11 @@ def faults(path: Path, **options) -> dict[tuple[int, str], str]:
 
 def test_a_sound_table_is_read_with_all_its_columns(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"video")
+    (tmp_path / "e.csv").write_text("onset_s,duration_s,label\n1,2,positive\n")
+    (tmp_path / "t.csv").write_text("start_s,end_s,speaker\n1,2,other\n")
     header = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS, "ward")
-    cells = [*row(file="a.mp4"), "baseline", "interview", "none", "granted", "7b"]
+    optional = ["baseline", "interview", "none", "granted", "e.csv", "t.csv", "06:45", "3.2"]
+    cells = [*row(file="a.mp4"), *optional, "7b"]
     (recording,) = read(write(tmp_path, [cells], header), require_files=True).recordings
     assert recording.file == tmp_path / "a.mp4"
     assert recording.recorded_at == datetime.fromisoformat(WHEN)
@@ -58,6 +61,9 @@ def test_a_sound_table_is_read_with_all_its_columns(tmp_path):
         "interview",
         "none",
     )
+    assert (recording.events, recording.turns) == (tmp_path / "e.csv", tmp_path / "t.csv")
+    assert recording.woke_at == datetime.fromisoformat("2026-03-02T06:45:00+01:00")
+    assert recording.pupil_mm == 3.2
     assert recording.extra == (("ward", "7b"),)
 
 
@@ -65,6 +71,68 @@ def test_the_documented_example_is_accepted(tmp_path):
     path = tmp_path / "recordings.csv"
     path.write_text(",".join(REQUIRED_COLUMNS) + "\n" + EXAMPLE_ROW + "\n")
     assert read(path).subjects == ("s001",)
+
+
+OPTIONAL_ROWS = [
+    ("woke_at", "10:00", "before the recording"),
+    ("woke_at", "25:00", "HH:MM"),
+    ("woke_at", "2026-03-01T09:29:00+01:00", "24 h"),
+    ("woke_at", "2026-03-02T06:45:00", "HH:MM or ISO"),
+    ("pupil_mm", "0.4", "0.5 and 10"),
+    ("pupil_mm", "12", "0.5 and 10"),
+    ("events", "none.csv", "existing file"),
+    ("turns", "../t.csv", "outside"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "part"), OPTIONAL_ROWS)
+def test_an_optional_cell_outside_its_rule_is_a_fault(tmp_path, column, value, part):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    # The column stands before recorded_at, on which its check depends.
+    path = write(tmp_path, [[value, *row(file="a.mp4")]], (column, *REQUIRED_COLUMNS))
+    found = faults(path, require_files=True)
+    assert list(found) == [(2, column)]
+    assert part in found[2, column]
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"), [("06:30", 3), ("9:30", 0), ("2026-03-01T23:30:00+00:00", 9), ("", None)]
+)
+def test_waking_is_a_clock_time_of_that_day_or_a_moment(tmp_path, text, hours):
+    path = write(tmp_path, [[*row(), text]], (*REQUIRED_COLUMNS, "woke_at"))
+    (recording,) = read(path).recordings
+    woke = recording.woke_at
+    assert (woke and (recording.recorded_at - woke).total_seconds() / 3600) == hours
+
+
+def test_empty_optional_cells_say_nothing(tmp_path):
+    cells = [*row(), *[""] * len(OPTIONAL_COLUMNS)]
+    (recording,) = read(write(tmp_path, [cells], (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS))).recordings
+    assert recording.events is recording.turns is recording.woke_at is recording.pupil_mm is None
+
+
+def test_faulty_notes_are_told_with_their_own_file_after_the_table(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "e.tsv").write_text("onset\tduration\ttrial_type\n-1\t2\tpositive\n")
+    rows = [[*row(file="a.mp4", sex="F"), "e.tsv"]]
+    path = write(tmp_path, rows, (*REQUIRED_COLUMNS, "events"))
+    with pytest.raises(ManifestError) as caught:
+        read(path, require_files=True)
+    table, notes = caught.value.faults
+    assert (table.file, table.line, table.column) == ("", 2, "sex")
+    assert (notes.file, notes.line, notes.column) == ("e.tsv", 2, "onset")
+    assert "'r1'" in notes.fault
+    assert "  e.tsv, line 2, onset: Expected" in str(caught.value)
+    with pytest.raises(ManifestError) as caught:
+        read(path)
+    assert [fault.file for fault in caught.value.faults] == [""]
+
+
+def test_a_table_larger_than_any_table_is_not_read(tmp_path):
+    path = tmp_path / "recordings.csv"
+    with path.open("wb") as file:
+        file.truncate(65 * 2**20)
+    assert "64 MiB" in faults(path)[0, ""]
 
 
 def test_an_empty_score_means_unlabelled(tmp_path):

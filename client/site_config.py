@@ -8,8 +8,9 @@ from typing import Annotated
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from client.manifest_columns import Consent
 from privacy.policy import SitePolicy
-from shared_models.consortium import Name
+from shared_models.consortium import Name, Sex
 from shared_models.toml import STRICT
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -84,6 +85,62 @@ class CoordinatorSection:
 
 
 @dataclass(frozen=True, config=STRICT)
+class RedcapSection:
+    """``[redcap]``: where an export of REDCap has what the table of recordings needs.
+
+    Each value names a column of the export, or is a pattern with columns in braces, such as
+    ``"videos/{record_id}_{event}.mp4"``; ``{event}`` and ``{instance}`` stand for REDCap's own
+    columns. ``sex_values`` and ``consent_values`` say what codes mean.
+    """
+
+    subject_id: str
+    file: str
+    recorded_at: str
+    sex: str
+    score: str
+    age_years: str | None = None
+    birth_date: str | None = None
+    timezone: str | None = None
+    recording_id: str | None = None
+    visit: str | None = None
+    task: str | None = None
+    treatment: str | None = None
+    consent: str | None = None
+    events: str | None = None
+    turns: str | None = None
+    woke_at: str | None = None
+    pupil_mm: str | None = None
+    sex_values: dict[str, Sex] = field(default_factory=dict)
+    consent_values: dict[str, Consent] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a mapping without an age, or with two.
+
+        Raises:
+            ValueError: If not exactly one of ``age_years`` and ``birth_date`` is named.
+        """
+        if (self.age_years is None) == (self.birth_date is None):
+            msg = "Expected either age_years or birth_date in [redcap]"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, config=STRICT)
+class BidsSection:
+    """``[bids]``: what a BIDS tree does not say by itself.
+
+    ``score``, ``treatment`` and ``consent`` name columns of ``phenotype/*.tsv``, of sessions or of
+    participants; ``timezone`` belongs to acquisition times without offset.
+    """
+
+    score: str | None = None
+    treatment: str | None = None
+    consent: str | None = None
+    timezone: str | None = None
+    sex_values: dict[str, Sex] = field(default_factory=dict)
+    consent_values: dict[str, Consent] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=STRICT)
 class SimulationSection:
     """``[simulation]``: noise from a seed. It protects nobody, so it excludes a coordinator."""
 
@@ -95,7 +152,8 @@ class SiteConfig:
     """All of ``site.toml``.
 
     ``quality`` holds thresholds of the quality gate by name; the extractor, which the networked
-    half of the site must not import, knows and checks them.
+    half of the site must not import, knows and checks them. ``reliability`` holds the retest
+    reliability of indicators by name, for the reliable-change index.
     """
 
     site: SiteSection
@@ -103,6 +161,9 @@ class SiteConfig:
     policy: PolicySection | None = None
     device: DeviceSection = field(default_factory=DeviceSection)
     quality: dict[str, float] = field(default_factory=dict)
+    reliability: dict[str, Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=dict)
+    redcap: RedcapSection | None = None
+    bids: BidsSection | None = None
     coordinator: CoordinatorSection | None = None
     simulation: SimulationSection | None = None
 

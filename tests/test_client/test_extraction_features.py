@@ -9,7 +9,9 @@ import pytest
 from extraction_tracks import frame_times, make_track, move, resting_landmarks
 
 from client.extraction.behaviour.features import behaviour_series, cut_clips
+from client.extraction.behaviour.frames import frame_log
 from client.extraction.track import BLENDSHAPES
+from client.frame_log import FrameOutcome
 from shared_models.features import BEHAVIOUR
 
 
@@ -128,3 +130,42 @@ def test_long_tracks_are_computed_in_blocks_without_seams():
     seen = behaviour_series(make_track(times, landmarks=points)).columns["mouth_aspect_ratio"]
     middles = (np.arange(3000) + 0.5) / 10.0
     assert seen[:-1] == pytest.approx((9.0 + 4.0 * np.sin(middles[:-1])) / 100.0, abs=1e-3)
+
+
+def test_the_frame_log_says_what_became_of_every_decoded_frame():
+    decoded = frame_times(1.0, 30.0)
+    analysed = decoded[::2]
+    seen = np.arange(len(analysed)) != 3
+    yaw = np.where(np.arange(len(analysed)) == 5, 40.0, 2.0)
+    track = make_track(
+        analysed,
+        blendshapes={"jawOpen": 0.25},
+        pose_deg=np.stack([0 * yaw, yaw, 0 * yaw], axis=1),
+        detected=seen,
+    )
+    log = frame_log(track, decoded)
+    assert len(log) == 30
+    expected = np.full(30, FrameOutcome.NOT_ANALYSED)
+    expected[::2] = FrameOutcome.USED
+    expected[6], expected[10] = FrameOutcome.NO_FACE, FrameOutcome.TURNED_AWAY
+    assert log.outcome.tolist() == expected.tolist()
+    used = log.outcome == FrameOutcome.USED
+    assert np.isfinite(log.signals[used]).all()
+    assert np.isnan(log.signals[~used]).all()
+    mouth = log.signals[:, log.signal_names.index("mouth_aspect_ratio")]
+    assert mouth[used] == pytest.approx(np.full(used.sum(), 0.04), abs=1e-6)
+    assert log.head_pose_deg[10, 1] == 40.0
+    assert log.blendshapes[0, BLENDSHAPES.index("jawOpen")] == 0.25
+    assert log.faces.tolist()[:8] == [1, 0, 1, 0, 1, 0, 0, 0]
+
+
+def test_without_skipped_frames_the_log_has_the_rows_of_the_track():
+    track = make_track(frame_times(1.0, 25.0))
+    log = frame_log(track)
+    assert np.array_equal(log.timestamps_s, track.timestamps_s)
+    assert (log.outcome == FrameOutcome.USED).all()
+
+
+def test_a_frame_log_of_frames_that_were_not_decoded_is_refused():
+    with pytest.raises(ValueError, match="among the decoded ones"):
+        frame_log(make_track(frame_times(1.0, 25.0)), frame_times(1.0, 24.0))

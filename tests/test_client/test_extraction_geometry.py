@@ -103,3 +103,38 @@ def test_a_head_matrix_with_a_scale_gives_the_same_pose():
     matrix = np.eye(4)
     matrix[:3, :3] = 3.0 * geometry.rotation_matrices(np.array([8.0, -5.0, 3.0]))
     assert head_pose_deg(matrix) == pytest.approx([8.0, -5.0, 3.0])
+
+
+def solid_face() -> np.ndarray:
+    """The resting face with depth: brows and mouth stand before the eye corners."""
+    face = resting_landmarks(1)
+    for depth, indices in ((-12.0, (105, 334, 55, 285)), (-20.0, (13, 14, 61, 291))):
+        for index in indices:
+            face[:, LANDMARKS.index(index), 2] = depth
+    return face
+
+
+@pytest.mark.parametrize("pose", [(18.0, 0.0, 0.0), (-18.0, 0.0, 0.0), (8.0, -20.0, 15.0)])
+def test_upright_measures_do_not_follow_the_head(pose):
+    face = solid_face()
+    to_camera = np.array([1.0, -1.0, -1.0])
+    turn = geometry.rotation_matrices(np.array(pose))
+    turned = ((face * to_camera) @ turn.T) * to_camera
+    upright = geometry.upright_landmarks(turned, np.array([pose]))
+    straight = geometry.upright_landmarks(face, np.zeros((1, 3)))
+    assert upright == pytest.approx(straight, abs=1e-9)
+    assert geometry.brow_rise(upright, 105, 334)[0] == pytest.approx(32.0 / IOD_PX)
+    assert geometry.corner_elevation(upright)[0] == pytest.approx(0.0, abs=1e-9)
+    flat = -geometry.align_landmarks(turned)[0, LANDMARKS.index(105), 1]
+    assert abs(flat - 32.0 / IOD_PX) > 0.01
+
+
+def test_brows_rise_and_corners_tilt_by_what_was_moved():
+    face = resting_landmarks(1)
+    for brow in (55, 285):
+        move(face, brow, y=-5.0)
+    move(face, 291, y=-3.0)
+    upright = geometry.upright_landmarks(face, np.zeros((1, 3)))
+    assert geometry.brow_rise(upright, 55, 285)[0] == pytest.approx(29.0 / IOD_PX)
+    assert geometry.brow_rise(upright, 105, 334)[0] == pytest.approx(32.0 / IOD_PX)
+    assert geometry.corner_tilt(upright)[0] == pytest.approx(3.0 / IOD_PX)

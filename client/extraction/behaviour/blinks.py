@@ -53,7 +53,7 @@ def find_blinks(track: FaceTrack) -> Blinks:
     Source:
         Mackintosh, Kumar and Kitamura 1983, doi:10.1192/bjp.143.1.55 (blink rate in depression).
     """
-    opening = frame_signals(track)["eye_aspect_ratio"]
+    opening = frame_signals(track)["eye_aspect_ratio"].astype(np.float64)
     times = track.timestamps_s
     if not np.isfinite(opening).any():
         return Blinks(np.empty(0), opening, 0.0)

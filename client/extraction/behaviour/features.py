@@ -18,6 +18,13 @@ from client.extraction.track import BLENDSHAPES, FaceTrack
 from shared_models.features import BEHAVIOUR, BehaviourFeatures, FeatureSchema
 
 FloatArray = NDArray[np.float64]
+Float32Array = NDArray[np.float32]
+
+GEOMETRIC_SIGNALS = (
+    "corner_elevation", "corner_height", "corner_tilt", "brow_gap", "brow_height",
+    "brow_rise", "inner_brow_rise", "eye_aspect_ratio", "iris_drop", "mouth_aspect_ratio",
+)  # fmt: skip
+"""Signals of :func:`frame_signals` that come from mesh points and not from blendshapes."""
 
 _POSE = ("head_pitch", "head_yaw", "head_roll")
 _MIN_LAST_CLIP_S = 2.0
@@ -34,12 +41,14 @@ class BehaviourSeries:
         pose_deg: ``[M, 3]`` pitch, yaw, roll as the tracker gives them, before the session's
             median is subtracted.
         blendshapes: ``[M, 52]`` resampled activations.
+        levels: Signal name to ``[N]`` float32, the same signals frame by frame.
     """
 
     rate_hz: float
     columns: dict[str, FloatArray]
     pose_deg: FloatArray
     blendshapes: FloatArray
+    levels: dict[str, Float32Array]
 
     @property
     def duration_s(self) -> float:
@@ -76,21 +85,25 @@ def sides(blendshapes: NDArray[np.floating], name: str) -> tuple[FloatArray, Flo
     return wide[:, column(f"{name}Left")], wide[:, column(f"{name}Right")]
 
 
-def frame_signals(track: FaceTrack) -> dict[str, FloatArray]:
+def frame_signals(track: FaceTrack) -> dict[str, Float32Array]:
     """Level signals of every frame, NaN in frames without a usable face.
 
     Args:
         track: What the tracker saw.
 
     Returns:
-        Signal name to ``[N]``: all columns of the schema that need no neighbouring frame.
+        Signal name to ``[N]``: all columns of the schema that need no neighbouring frame, and
+        mouth and brow measures with the turn of the head taken back.
     """
     # In blocks, because the intermediate arrays are many times the size of the result.
     blocks = [
         _block_signals(track, slice(start, start + _BLOCK_FRAMES))
         for start in range(0, max(len(track), 1), _BLOCK_FRAMES)
     ]
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    return {
+        name: np.concatenate([block[name].astype(np.float32) for block in blocks])
+        for name in blocks[0]
+    }
 
 
 def _block_signals(track: FaceTrack, block: slice) -> dict[str, FloatArray]:
@@ -98,6 +111,7 @@ def _block_signals(track: FaceTrack, block: slice) -> dict[str, FloatArray]:
     shapes = np.where(usable[:, None], track.blendshapes[block], np.nan).astype(np.float64)
     points = np.where(usable[:, None, None], track.landmarks[block], np.nan)
     aligned = geometry.align_landmarks(points)
+    upright = geometry.upright_landmarks(points, track.head_pose_deg[block])
     dimple_left, dimple_right = sides(shapes, "mouthDimple")
     smile_left, smile_right = sides(shapes, "mouthSmile")
     return {
@@ -119,6 +133,10 @@ def _block_signals(track: FaceTrack, block: slice) -> dict[str, FloatArray]:
         "smile_asymmetry": smile_left - smile_right,
         "cheek": mean_blendshape(shapes, "cheekSquint"),
         "lip_press": mean_blendshape(shapes, "mouthPress"),
+        "corner_height": geometry.corner_elevation(upright),
+        "corner_tilt": geometry.corner_tilt(upright),
+        "brow_rise": geometry.brow_rise(upright, 105, 334),
+        "inner_brow_rise": geometry.brow_rise(upright, 55, 285),
     }
 
 
@@ -136,7 +154,7 @@ def behaviour_series(track: FaceTrack, *, rate_hz: float = BEHAVIOUR.rate_hz) ->
     levels = frame_signals(track)
     table = np.column_stack(
         [
-            np.column_stack([column.astype(np.float32) for column in levels.values()]),
+            np.column_stack(list(levels.values())),
             track.head_pose_deg,
             track.blendshapes,
         ]
@@ -151,7 +169,7 @@ def behaviour_series(track: FaceTrack, *, rate_hz: float = BEHAVIOUR.rate_hz) ->
     columns["mouth_speed"] = speed(columns["mouth_aspect_ratio"], rate_hz=rate_hz)
     change = np.abs(np.diff(shapes, axis=0)).mean(axis=1) * rate_hz
     columns["change_rate"] = from_steps(change)
-    return BehaviourSeries(rate_hz, columns, pose_deg=pose, blendshapes=shapes)
+    return BehaviourSeries(rate_hz, columns, pose, shapes, levels)
 
 
 def cut_clips(series: BehaviourSeries, *, schema: FeatureSchema = BEHAVIOUR) -> BehaviourFeatures:

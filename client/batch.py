@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,21 @@ class Batch:
         self._store = store
         self._schema: FeatureSchema = site.consortium.config.features.schema
         self._thresholds = read_thresholds(site)
-        self._quality_digest = _digest(self._thresholds)
+        self._wanted: dict[str, Scalar] = {
+            "schema_digest": self._schema.digest,
+            "face_model_sha256": FACE_MODEL_SHA256,
+            "quality_digest": _digest(self._thresholds),
+        }
+        self._subjects: dict[str, str] = {}
 
     def pending(self, recordings: Iterable[Recording]) -> list[ExtractionJob]:
         """The recordings that are not stored as they are now; the others are counted as skipped."""
         jobs = []
         for recording in recordings:
-            if recording.file is None or self._is_done(recording.recording_id, recording.file):
+            if recording.file is None or self._is_done(recording, recording.file):
                 self.tally.skipped += 1
             else:
+                self._subjects[recording.recording_id] = recording.subject_id
                 jobs.append(ExtractionJob(recording.recording_id, recording.file))
         return jobs
 
@@ -106,13 +112,9 @@ class Batch:
         )
         extract_many(jobs, settings, workers=workers, on_done=keep)
 
-    def _is_done(self, recording_id: str, file: Path) -> bool:
-        return file.is_file() and self._store.contains(
-            recording_id,
-            file_sha256=sha256_of_file(file),
-            schema_digest=self._schema.digest,
-            model_sha256=FACE_MODEL_SHA256,
-            quality_digest=self._quality_digest,
+    def _is_done(self, recording: Recording, file: Path) -> bool:
+        return file.is_file() and self._store.is_current(
+            recording, {**self._wanted, "file_sha256": sha256_of_file(file)}
         )
 
     def _keep(self, result: ExtractionResult) -> None:
@@ -122,8 +124,13 @@ class Batch:
             self.tally.failures.append((recording_id, result.error or "unknown"))
             return
         self.tally.frames += result.extraction.quality.frames
-        record = to_stored(recording_id, result.extraction, quality_digest=self._quality_digest)
-        self._store.put(record)
+        record = to_stored(
+            recording_id,
+            result.extraction,
+            subject_id=self._subjects[recording_id],
+            provenance=self._wanted,
+        )
+        self._store.put(record, features=result.extraction.features)
         if record.verdict == "accepted":
             self.tally.extracted += 1
         else:
@@ -132,7 +139,7 @@ class Batch:
 
 def open_store(site: Site) -> FeatureStore:
     """The feature store of a site."""
-    return FeatureStore(site.paths.store, Vault(site.storage_key))
+    return FeatureStore(site.paths.store, Vault(site.storage_key), site_id=site.id)
 
 
 def read_thresholds(site: Site) -> QualityThresholds:
@@ -154,13 +161,25 @@ def read_thresholds(site: Site) -> QualityThresholds:
 
 
 def to_stored(
-    recording_id: str, extraction: Extraction, *, quality_digest: str = ""
+    recording_id: str,
+    extraction: Extraction,
+    *,
+    subject_id: str,
+    provenance: Mapping[str, Scalar] | None = None,
 ) -> StoredRecording:
-    """An extraction as the store keeps it: plain values, None for what is not finite."""
+    """The facts of an extraction as the store keeps them: plain values, None if not finite.
+
+    Args:
+        recording_id: As in the table of recordings.
+        extraction: What came out.
+        subject_id: The site's pseudonym of the subject.
+        provenance: What else the figures depend on, beside what the extraction says of itself.
+    """
     quality: dict[str, Any] = asdict(extraction.quality)
     quality.pop("rejected_for")
     return StoredRecording(
         recording_id,
+        subject_id,
         "accepted" if extraction.quality.accepted else "rejected",
         reasons=tuple(StoredReason(r.code, r.text) for r in extraction.quality.rejected_for),
         quality={name: _finite(value) for name, value in quality.items()},
@@ -170,8 +189,7 @@ def to_stored(
             )
             for name, one in extraction.indicators.items()
         },
-        provenance={**extraction.provenance, "quality_digest": quality_digest},
-        features=extraction.features,
+        provenance={**extraction.provenance, **(provenance or {})},
     )
 
 

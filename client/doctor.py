@@ -226,8 +226,10 @@ def _recordings(site: Site) -> None:
 def _store(site: Site) -> None:
     from client.batch import open_store
 
-    for _ in open_store(site).records():
-        pass
+    damaged = open_store(site).find_damaged()
+    if damaged:
+        msg = f"{len(damaged)} stored files are damaged, the first: {damaged[0]}"
+        raise Ailment(msg)
 
 
 def _ledger(site: Site) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Inspection:
 
     Attributes:
         study: The study.
-        rows: Recording and what is stored of it except the features, in the order of the table.
+        rows: Recording and the stored facts of it, in the order of the table.
         missing: Recordings that were not extracted yet.
     """
 
@@ -110,15 +110,12 @@ def inspect_site(site: Site) -> Inspection:
         StoreError: If a stored recording cannot be opened.
     """
     manifest = load_manifest(site, require_files=False)
-    # Hours of features would not fit in memory, and only the page needs them, one at a time.
-    stored = {
-        record.recording_id: replace(record, features=None) for record in open_store(site).records()
-    }
-    recordings = manifest.recordings
+    stored = {(one.subject_id, one.recording_id): one for one in open_store(site).records()}
+    found = [(r, stored.get((r.subject_id, r.recording_id))) for r in manifest.recordings]
     return Inspection(
         study=site.consortium.config,
-        rows=tuple((r, stored[r.recording_id]) for r in recordings if r.recording_id in stored),
-        missing=tuple(r.recording_id for r in recordings if r.recording_id not in stored),
+        rows=tuple((recording, one) for recording, one in found if one is not None),
+        missing=tuple(recording.recording_id for recording, one in found if one is None),
     )
 
 
@@ -152,7 +149,11 @@ def write_table(inspection: Inspection, path: Path, *, file_format: str) -> None
 def write_page(inspection: Inspection, path: Path, *, site: Site) -> None:
     """Write one HTML page with a trace over time for each recording, mode 0600."""
     store = open_store(site)
-    records = (store.get(stored.recording_id) for _, stored in inspection.rows)
+    # Hours of features would not fit in memory: the page takes them one recording at a time.
+    records = (
+        (stored, store.features(stored.subject_id, stored.recording_id))
+        for _, stored in inspection.rows
+    )
     write_atomic(path, render_page(records, inspection.study).encode())
 
 

@@ -31,15 +31,19 @@ section { border-top: 1px solid #8888; margin-top: 2rem; }
 """
 
 
-def render_page(records: Iterable[StoredRecording], study: ConsortiumConfig) -> str:
+def render_page(
+    records: Iterable[tuple[StoredRecording, BehaviourFeatures | None]], study: ConsortiumConfig
+) -> str:
     """One self-contained HTML page.
 
     Args:
-        records: What is stored of each recording; taken one at a time.
+        records: Facts and features of each recording; taken one at a time.
         study: The study, for its name and feature schema.
     """
     title = f"Recordings of study {escape(study.study.name)}"
-    sections = "".join(_section(stored, study.features.schema) for stored in records)
+    sections = "".join(
+        _section(stored, features, study.features.schema) for stored, features in records
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -50,11 +54,13 @@ def render_page(records: Iterable[StoredRecording], study: ConsortiumConfig) -> 
     )
 
 
-def _section(stored: StoredRecording, schema: FeatureSchema) -> str:
+def _section(
+    stored: StoredRecording, features: BehaviourFeatures | None, schema: FeatureSchema
+) -> str:
     reasons = "".join(f"<li>{escape(reason.text)}</li>" for reason in stored.reasons)
     figure = ""
-    if stored.features is not None:
-        plot = _plot(stored.recording_id, stored.features, schema)
+    if features is not None:
+        plot = _plot(stored.recording_id, features, schema)
         caption = "<figcaption>Behaviour over time; gaps where nothing was measured.</figcaption>"
         figure = f"<figure>{plot}{caption}</figure>"
     return (

@@ -89,7 +89,7 @@ def extract_site(
     manifest = load_manifest(site)
     store = open_store(site)
     for recording in manifest.withdrawn:
-        if store.erase(recording.recording_id):
+        if store.erase(recording.subject_id, recording.recording_id):
             screen.say(f"Erased {recording.recording_id}: consent was withdrawn.")
     batch = Batch(site, store)
     jobs = batch.pending(manifest.recordings)

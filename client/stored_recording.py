@@ -7,14 +7,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from client.frame_log import FrameLog
 from shared_models.features import BehaviourFeatures
 
 Verdict = Literal["accepted", "rejected"]
 Scalar = str | int | float | bool | None
 
-_LENGTH_BYTES = 4
+FACTS = "facts"
+FEATURES = "features"
+FRAMES = "frames"
+_NAMES = "signal_names"
 
 
 @dataclass(frozen=True)
@@ -39,86 +44,97 @@ class StoredIndicator:
         unit: Its unit.
         coverage: Share of the recording that it rests on, 0..1; None if unknown.
         reason: Why there is no value.
+        note: What a reader of the value must know; None if nothing.
     """
 
     value: float | None
     unit: str
     coverage: float | None = None
     reason: str | None = None
+    note: str | None = None
 
 
 @dataclass(frozen=True)
 class StoredRecording:
-    """An extracted recording.
+    """The facts of an extracted recording; its arrays are read from the store when needed.
 
     Attributes:
         recording_id: As in the table of recordings.
+        subject_id: The site's pseudonym of the subject.
         verdict: Whether it may be trained on.
         reasons: Why not.
         quality: Figures of the quality gate by name.
         indicators: Behavioural figures by name.
-        provenance: What the numbers were made from and by; ``file_sha256``, ``schema_digest`` and
-            ``face_model_sha256`` decide whether it must be extracted again.
-        features: The clips; None if rejected.
+        provenance: What the numbers were made from and by; it decides whether the recording must be
+            extracted again.
     """
 
     recording_id: str
+    subject_id: str
     verdict: Verdict
     reasons: tuple[StoredReason, ...] = ()
     quality: dict[str, Scalar] = field(default_factory=dict)
     indicators: dict[str, StoredIndicator] = field(default_factory=dict)
     provenance: dict[str, Scalar | dict[str, str]] = field(default_factory=dict)
-    features: BehaviourFeatures | None = None
 
 
-def pack(record: StoredRecording) -> bytes:
-    """A recording as bytes: length and text of a JSON object, then safetensors.
+def pack(
+    record: StoredRecording, features: BehaviourFeatures | None, frames: FrameLog | None
+) -> dict[str, bytes]:
+    """The parts of a recording's file, by name; what there is none of is left out.
 
     Raises:
         ValueError: If a figure is not finite, or verdict and features disagree: nothing could keep
             features of a rejected recording out of training.
     """
-    features = record.features
     if (record.verdict == "accepted") != (features is not None):
         has = "without" if features is None else "with"
         msg = f"Expected features exactly for accepted recordings, got {record.verdict} {has}"
         raise ValueError(msg)
-    facts = {
-        "recording_id": record.recording_id,
-        "verdict": record.verdict,
-        "reasons": [asdict(reason) for reason in record.reasons],
-        "quality": record.quality,
-        "indicators": {name: asdict(one) for name, one in record.indicators.items()},
-        "provenance": record.provenance,
-        "schema_digest": features.schema_digest if features else None,
-    }
-    text = json.dumps(facts, allow_nan=False).encode()
-    tensors = b""
+    parts = {FACTS: json.dumps(asdict(record), allow_nan=False).encode()}
     if features is not None:
-        tensors = save(
-            {
-                # safetensors writes the buffer of a strided array as if it were contiguous.
-                "values": np.ascontiguousarray(features.values),
-                "mask": np.ascontiguousarray(features.mask),
-                "clip_start_s": np.ascontiguousarray(features.clip_start_s),
-            }
+        parts[FEATURES] = _save(
+            values=features.values, mask=features.mask, clip_start_s=features.clip_start_s
         )
-    return len(text).to_bytes(_LENGTH_BYTES, "big") + text + tensors
+    if frames is not None:
+        parts[FRAMES] = _pack_frames(frames)
+    return parts
 
 
-def unpack(data: bytes) -> StoredRecording:
-    """The recording that :func:`pack` made bytes of."""
-    end = _LENGTH_BYTES + int.from_bytes(data[:_LENGTH_BYTES], "big")
-    facts = json.loads(data[_LENGTH_BYTES:end])
-    features = None
-    if facts["schema_digest"] is not None:
-        features = BehaviourFeatures(**load(data[end:]), schema_digest=facts["schema_digest"])
-    return StoredRecording(
-        recording_id=facts["recording_id"],
-        verdict=facts["verdict"],
-        reasons=tuple(StoredReason(**reason) for reason in facts["reasons"]),
-        quality=facts["quality"],
-        indicators={name: StoredIndicator(**one) for name, one in facts["indicators"].items()},
-        provenance=facts["provenance"],
-        features=features,
+def unpack_facts(data: bytes) -> StoredRecording:
+    """The facts that :func:`pack` made bytes of."""
+    facts = json.loads(data)
+    reasons = tuple(StoredReason(**reason) for reason in facts.pop("reasons"))
+    found = {name: StoredIndicator(**one) for name, one in facts.pop("indicators").items()}
+    return StoredRecording(**facts, reasons=reasons, indicators=found)
+
+
+def unpack_features(data: bytes, schema_digest: str) -> BehaviourFeatures:
+    """The features that :func:`pack` made bytes of."""
+    return BehaviourFeatures(**load(data), schema_digest=schema_digest)
+
+
+def unpack_frames(data: bytes) -> FrameLog:
+    """The frame log that :func:`pack` made bytes of."""
+    tensors = load(data)
+    names = json.loads(tensors.pop(_NAMES).tobytes())
+    return FrameLog(**tensors, signal_names=tuple(names))
+
+
+def _pack_frames(frames: FrameLog) -> bytes:
+    """All of the log in one safetensors block; names as the bytes of their JSON."""
+    names = np.frombuffer(json.dumps(frames.signal_names).encode(), np.uint8)
+    return _save(
+        timestamps_s=frames.timestamps_s,
+        outcome=frames.outcome,
+        faces=frames.faces,
+        head_pose_deg=frames.head_pose_deg,
+        blendshapes=frames.blendshapes,
+        signals=frames.signals,
+        **{_NAMES: names},
     )
+
+
+def _save(**tensors: NDArray[np.generic]) -> bytes:
+    # safetensors writes the buffer of a strided array as if it were contiguous.
+    return save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()})

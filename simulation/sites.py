@@ -87,14 +87,16 @@ def write_recordings(
 
 def store_features(site: Site, cohort: SiteCohort) -> None:
     """Put a cohort's features into the site's encrypted store."""
-    store = FeatureStore(site.paths.store, Vault(site.storage_key), durable=False)
+    vault = Vault(site.storage_key)
+    store = FeatureStore(site.paths.store, vault, site_id=site.id, durable=False)
     provenance = {"schema_digest": BEHAVIOUR.digest, "source": "simulated cohort"}
     for recording, features in zip(cohort.recordings, cohort.features, strict=True):
         store.put(
             StoredRecording(
                 recording_id=recording.recording_id,
+                subject_id=recording.subject_id,
                 verdict="accepted",
                 provenance=dict(provenance),
-                features=features,
-            )
+            ),
+            features=features,
         )

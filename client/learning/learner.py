@@ -85,8 +85,10 @@ class Learner:
             now=datetime.now(tz=UTC),
             require_files=False,
         )
-        store = FeatureStore(site.paths.store, Vault(site.storage_key))
-        features = store.load_features([r.recording_id for r in manifest.recordings])
+        store = FeatureStore(site.paths.store, Vault(site.storage_key), site_id=site.id)
+        features = store.load_features(
+            manifest.recordings, schema_digest=self.config.features.schema.digest
+        )
         return build_dataset(manifest.recordings, features, self.config)
 
     @cached_property

@@ -408,7 +408,7 @@ def test_a_changed_video_is_extracted_again_and_a_withdrawn_one_erased(real_site
     write_recordings(site, consent, (*REQUIRED_COLUMNS, "consent"))
     result = run("extract", site.folder, "--face-model", face_model)
     assert "Erased truncated" in result.stdout
-    assert len(list(site.paths.store.glob("*.features"))) == 1
+    assert len(list(site.paths.store.glob("*/*.features"))) == 1
 
 
 @pytest.mark.needs_model
@@ -431,14 +431,14 @@ def test_ctrl_c_loses_nothing_that_was_finished(real_site, face_model):
         env={"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"},
     )
     deadline = time.monotonic() + 120
-    while not list(site.paths.store.glob("*.features")) and time.monotonic() < deadline:
+    while not list(site.paths.store.glob("*/*.features")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, (out, err)
     assert "run the command again to go on" in err
     assert "Traceback" not in err
-    done = len(list(site.paths.store.glob("*.features")))
+    done = len(list(site.paths.store.glob("*/*.features")))
     rest = told(run(*words))
     assert rest["skipped"] == done
     assert rest["extracted"] + rest["rejected"] == len(VERDICTS) - done

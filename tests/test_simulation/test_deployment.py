@@ -6,6 +6,7 @@ import csv
 import math
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,10 @@ from deployed_consortium import (
 
 from client.extraction.face import FaceTracker
 from client.extraction.video import read_frames
+from client.site import Site
 from client.store import FeatureStore
 from privacy.vault import Vault
-from shared_models.features import BEHAVIOUR
+from shared_models.features import BEHAVIOUR, BehaviourFeatures
 
 pytestmark = [
     pytest.mark.deployment,
@@ -50,6 +52,14 @@ def deployed(
     make_consortium(found, with_videos=videos_and_model(request))
     conduct(found)
     return found
+
+
+def stored_features(site: Site, names: Collection[str]) -> dict[str, BehaviourFeatures]:
+    """Features of the accepted recordings among these, in the order asked for."""
+    store = FeatureStore(site.paths.store, Vault(site.storage_key), site_id=site.id)
+    owners = {one.recording_id: one.subject_id for one in store.records()}
+    found = {name: store.features(owners[name], name) for name in names}
+    return {name: features for name, features in found.items() if features is not None}
 
 
 def videos_and_model(request: pytest.FixtureRequest) -> tuple[Path, Path] | None:
@@ -218,8 +228,7 @@ def test_features_follow_the_commanded_smiles(deployed: Deployment, face_model: 
     assert peaks == sorted(peaks)
     assert peaks[0] < peaks[-1]
     site = deployed.site(SITES[0])
-    store = FeatureStore(site.paths.store, Vault(site.storage_key))
-    for name, features in store.load_features(SMILES).items():
+    for name, features in stored_features(site, SMILES).items():
         peak_s, _ = SMILES[name]
         smile = np.where(features.mask[0, :, 0], features.values[0, :, 0], -np.inf)
         at_s = features.clip_start_s[0] + np.argmax(smile) / 10.0
@@ -231,7 +240,7 @@ def test_features_follow_the_commanded_smiles(deployed: Deployment, face_model: 
 def test_features_follow_the_commanded_severity(deployed: Deployment, face_model: Path) -> None:
     assert face_model.is_file()
     site = deployed.site(SITES[2])
-    stored = FeatureStore(site.paths.store, Vault(site.storage_key)).load_features(SEVERITIES)
+    stored = stored_features(site, SEVERITIES)
     assert list(stored) == list(SEVERITIES)
     # Smiles grow rarer with severity, and the frown deepens.
     for measured, commanded, falls in (("smile", "smile", True), ("brow_lowering", "brow", False)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -74,6 +74,13 @@ class DeviceSection:
 
     torch: str = "cpu"
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+
+
+@dataclass(frozen=True, config=STRICT)
+class ServiceSection:
+    """``[service]``: whether 'start' refuses where the kernel cannot wall it off the videos."""
+
+    wall: Literal["required", "if_possible"] = "if_possible"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -164,6 +171,7 @@ class SiteConfig:
     reliability: dict[str, Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=dict)
     redcap: RedcapSection | None = None
     bids: BidsSection | None = None
+    service: ServiceSection = field(default_factory=ServiceSection)
     coordinator: CoordinatorSection | None = None
     simulation: SimulationSection | None = None
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared_models.console import CommandError
+from shared_models.console import DONE, CommandError
 
 TIMEOUT_S = 10.0
 TRIES = 5
@@ -125,3 +126,18 @@ def _no_answer(address: Address, error: Exception) -> UnreachableError:
         why, remedy = str(error) or type(error).__name__, "check the network"
     msg = f"Expected the coordinator at {address} to answer, got: {why}. Please {remedy}."
     return UnreachableError(msg, may_pass=True)
+
+
+def main(words: list[str]) -> int:
+    """Wait for the coordinator in a process of its own; what is wrong goes to stderr."""
+    address, authority = words
+    try:
+        await_coordinator(parse_address(address), Path(authority), stopping=threading.Event())
+    except UnreachableError as error:
+        sys.stderr.write(str(error))
+        return error.exit_code
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

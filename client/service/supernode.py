@@ -4,6 +4,10 @@ The SuperNode talks to the coordinator behind the bundle gate; the worker holds 
 answers requests with the installed ``client.app``. They talk to each other on loopback, guarded by
 a secret that is made anew at each start. The site listens on no outside interface.
 
+Neither of the two, nor the process that first asks whether the coordinator is there, can read a
+video: they start behind the wall of :mod:`client.service.wall`. This process speaks with nobody
+outside and stays in front of the wall, so that what it starts anew sees files put in place since.
+
 A SuperNode that was killed cannot return before its old session at the coordinator ends, which
 takes about a minute; until then the coordinator answers as if it did not know the key.
 """
@@ -12,14 +16,20 @@ from __future__ import annotations
 
 import secrets
 import socket
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 
-from client.service.reachability import Address, await_coordinator, parse_address
+from client.service.reachability import Address, parse_address
+from client.service.wall import REREAD, Boundary, find_boundary
+from client.service.walled_start import (
+    REACHABILITY,
+    await_coordinator,
+    decide_wall,
+    module_command,
+)
 from client.site import Site
 from privacy.vault import write_atomic
 from shared_models.console import DONE, CommandError, InputError, RefusedError, Screen
@@ -56,6 +66,7 @@ class ServicePlan:
         state: Folder of logs and the engine's own files.
         audit: The site's audit log.
         approved: SHA-256 of bundles that may start.
+        wall_required: Whether nothing may start where the wall cannot be raised.
     """
 
     site_id: str
@@ -66,6 +77,7 @@ class ServicePlan:
     state: Path
     audit: Path
     approved: tuple[str, ...]
+    wall_required: bool = False
 
     @property
     def contact(self) -> Path:
@@ -119,6 +131,7 @@ def plan_service(site: Site) -> ServicePlan:
         state=site.paths.state,
         audit=site.paths.audit,
         approved=site.policy.approved_bundles,
+        wall_required=site.config.service.wall == "required",
     )
 
 
@@ -138,11 +151,19 @@ def serve(plan: ServicePlan, screen: Screen) -> int:
         only_one(plan.engine / "lock", what=f"Site {plan.site_id}"),
         stop_signals() as stopping,
     ):
+        boundary = find_boundary(plan.site_toml)
+        walled = decide_wall(boundary, screen, required=plan.wall_required)
         screen.say(f"Site {plan.site_id}: looking for the coordinator at {plan.address} ...")
-        await_coordinator(plan.address, plan.authority, stopping=stopping)
+        await_coordinator(
+            plan.address,
+            plan.authority,
+            command=module_command(REACHABILITY, plan.site_toml, walled=walled),
+            environment=_environment(plan),
+            stopping=stopping,
+        )
         if stopping.is_set():
             return DONE
-        supervisor = Supervisor(_children(plan))
+        supervisor = Supervisor(_children(plan, boundary if walled else None))
         try:
             supervisor.start()
             _watch(_Connection(plan, screen), supervisor, stopping)
@@ -185,6 +206,9 @@ class _Connection:
             CommandError: If starting it again cannot help: the coordinator does not know the key,
                 or calls the signature wrong.
         """
+        if death.code == REREAD:
+            self.screen.say("A file of this site was replaced; the worker starts anew to read it.")
+            return
         self.began, self.connected, self.silent = time.time(), False, False
         if NOT_AUTHENTIC in death.output:
             msg = (
@@ -241,18 +265,21 @@ def _age_s(file: Path) -> float | None:
         return None
 
 
-def _children(plan: ServicePlan) -> tuple[Child, Child]:
-    """SuperNode and worker, joined by a port and a secret of this start."""
-    # Neither starts other programs, so their PATH is empty.
-    environment = child_environment(plan.engine, programs=[])
+def _children(plan: ServicePlan, boundary: Boundary | None = None) -> tuple[Child, Child]:
+    """SuperNode and worker, joined by a port and a secret of this start; walled off if asked."""
+    environment = _environment(plan)
     plan.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = plan.engine / "secret"
     write_atomic(secret, secrets.token_hex(32).encode())
     address = f"127.0.0.1:{_free_port()}"
     approved = [word for digest in plan.approved for word in ("--approve", digest)]
+    # What is put in place of a file lies behind the wall; a worker that starts anew can read it.
+    watched = (
+        [word for file in boundary.needed for word in ("--watch", str(file))] if boundary else []
+    )
     supernode = [
-        *(sys.executable, "-m", SUPERNODE, *approved),
-        *("--audit", str(plan.audit), "--contact", str(plan.contact), "--"),
+        *module_command(SUPERNODE, plan.site_toml, walled=boundary is not None),
+        *(*approved, "--audit", str(plan.audit), "--contact", str(plan.contact), "--"),
         *("--superlink", str(plan.address), "--root-certificates", str(plan.authority)),
         *("--auth-supernode-private-key", str(plan.identity_key)),
         *("--host", "127.0.0.1", "--port", address.rpartition(":")[2]),
@@ -260,13 +287,21 @@ def _children(plan: ServicePlan) -> tuple[Child, Child]:
         *("--node-config", f"site-config={dumps(str(plan.site_toml))}"),
     ]
     worker = [
-        *(sys.executable, "-m", WORKER, *approved),
-        *("--runtime-api-address", address, "--secret-file", str(secret)),
+        *module_command(WORKER, plan.site_toml, walled=boundary is not None),
+        *(*approved, *watched, "--runtime-api-address", address, "--secret-file", str(secret)),
     ]
     return (
         Child("supernode", tuple(supernode), environment, plan.logs / "supernode.log"),
         Child("worker", tuple(worker), environment, plan.logs / "worker.log"),
     )
+
+
+def _environment(plan: ServicePlan) -> dict[str, str]:
+    """Variables of all that speaks with the coordinator; none starts programs: PATH is empty."""
+    scratch = plan.engine / "scratch"
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # A common folder for temporary files may lie on the way to the videos.
+    return child_environment(plan.engine, programs=[]) | {"TMPDIR": str(scratch)}
 
 
 def _free_port() -> int:

@@ -16,6 +16,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -40,6 +41,8 @@ from flwr.supernode.runtime.run_clientapp import (
     push_task_output,
 )
 
+from client.service.wall import REREAD, identities
+
 POLL_S = 0.1
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 APP_FAILED = "The site could not answer; its own log says why"
@@ -57,22 +60,24 @@ class Worker:
         address: The SuperNode's interface on loopback.
         secret: What only the SuperNode and this process know.
         approved: SHA-256 of bundles whose runs are answered.
+        current: Whether the files that the app lives on are still those of the start.
     """
 
     app: ClientApp
     address: str
     secret: bytes
     approved: frozenset[str]
+    current: Callable[[], bool] = lambda: True
 
     def serve(self) -> None:
-        """Answer one request after another, for ever."""
+        """Answer one request after another, as long as the site's files are those of the start."""
         tasks = self._client(
             SuperExecAuthHttpInterceptor(
                 master_secret=self.secret, protected_methods=frozenset({ACQUIRE})
             )
         )
         request = AcquireTaskRequest(supported_task_types=[TaskType.CLIENT_APP])
-        while True:
+        while self.current():
             answer = tasks.AcquireTask(request)
             if answer.HasField("task") and answer.token:
                 self._run(answer.token)
@@ -126,13 +131,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runtime-api-address", required=True, help="the SuperNode, host:port")
     parser.add_argument("--secret-file", type=Path, required=True, help="shared with the SuperNode")
     parser.add_argument("--approve", action="append", default=[], help="SHA-256 of a bundle")
+    parser.add_argument("--watch", action="append", default=[], type=Path, help="a file to reread")
     options = parser.parse_args(arguments)
+    began = identities(options.watch)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _leave)
     app: ClientApp = importlib.import_module("client.app").app
     secret = options.secret_file.read_bytes()
-    Worker(app, options.runtime_api_address, secret, frozenset(options.approve)).serve()
+    Worker(
+        app,
+        options.runtime_api_address,
+        secret,
+        frozenset(options.approve),
+        current=lambda: identities(options.watch) == began,
+    ).serve()
+    sys.exit(REREAD)
 
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:

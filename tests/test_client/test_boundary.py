@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flwr.clientapp import ClientApp
+
+from client.service.wall import find_boundary, identities, landlock_version
+from client.service.walled_start import decide_wall, module_command
+from client.service.worker import Worker
+from client.site import Site, init_site
+from privacy.vault import write_atomic
+from shared_models.console import RefusedError, Screen
+from simulation.study import design_study, write_cohort
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -104,3 +117,282 @@ def test_cut_process_reads_files_and_reaches_nobody(listening, user):
 def test_open_process_reaches_the_same_server(listening):
     done = run_python(CONNECT, "open", listening.getsockname()[1], "/etc/passwd")
     assert done.stdout.split() == ["False", "False", "True", "connected"], done.stderr
+
+
+# The wall: processes that speak with the coordinator cannot read videos.
+
+WALLS = pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
+STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
+TRAIN = """
+    import os, sys
+    from pathlib import Path
+    from client.service.wall import find_boundary, raise_wall
+    site_toml, video, wall = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "wall"
+    if wall:
+        print("before", len(video.read_bytes()))
+        raise_wall(find_boundary(site_toml))
+    from client.learning.learner import Learner
+    from client.site import open_site
+    from shared_models.messages import ModelRequest
+    from shared_models.weights import digest_weights, trainable_state
+    learner = Learner(open_site(site_toml))
+    update = learner.train(ModelRequest(
+        run_id="run", server_round=1, weights=trainable_state(learner.network),
+        base_digest=digest_weights(learner.network.state_dict()),
+        consortium_digest=learner.site.consortium.digest, plan=learner.config.training_plan(),
+    ))
+    print("spent", round(update.epsilon_spent, 3), "releases", len(learner.ledger.releases()))
+    try:
+        print("after", len(video.read_bytes()))
+    except PermissionError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY)
+    return init_site(tmp_path / "my site", site_id="north", consortium_file=study)
+
+
+@pytest.fixture(scope="module")
+def cohort_folder() -> Iterator[Path]:
+    """A site that can train, in a place that another user may enter."""
+    with tempfile.TemporaryDirectory(prefix="boundary") as folder:
+        Path(folder).chmod(0o755)
+        design = design_study(
+            sites=1, subjects=30, rounds=2, epsilon=3.0, mode="local",
+            network="behaviour_net", trainable="head", seed=5,
+        )  # fmt: skip
+        (made,) = write_cohort(design, Path(folder), lambda *_: None)
+        (made / "videos").mkdir(exist_ok=True)
+        (made / "videos" / "r1.mp4").write_bytes(b"video")
+        yield made
+
+
+def list_videos(site: Site, *files: object) -> None:
+    rows = [f"r{n},s{n},{file},x,40,female,3" for n, file in enumerate(files)]
+    header = "recording_id,subject_id,file,recorded_at,age_years,sex,score"
+    site.paths.recordings.write_text("\n".join([header, *rows, ""]))
+
+
+def make(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("content")
+    return path
+
+
+def read_behind(site: Site, *files: Path) -> dict[Path, str]:
+    """What a process behind the site's wall makes of each file."""
+    program = """
+        import json, sys
+        from pathlib import Path
+        from client.service.wall import find_boundary, raise_wall
+        raise_wall(find_boundary(Path(sys.argv[1])))
+        found = []
+        for name in sys.argv[2:]:
+            try:
+                found.append(Path(name).read_text())
+            except OSError as error:
+                found.append(type(error).__name__)
+        print(json.dumps(found))
+    """
+    done = run_python(program, site.config_file, *files)
+    assert done.returncode == 0, done.stderr
+    return dict(zip(files, json.loads(done.stdout), strict=True))
+
+
+@LINUX
+@WALLS
+def test_walled_program_reads_everything_but_the_videos(site, tmp_path):
+    videos = [
+        make(site.folder / "videos" / "deep" / "a.mp4"),
+        make(tmp_path / "archive" / "b.mp4"),
+        make(site.folder / "c.mp4"),
+        make(site.folder / "videos" / "not yet listed.mp4"),
+    ]
+    linked = site.folder / "videos" / "linked.mp4"
+    elsewhere = make(tmp_path / "share" / "d.mp4")
+    linked.symlink_to(elsewhere)
+    list_videos(site, "videos/deep/a.mp4", "../archive/b.mp4", "c.mp4", "videos/linked.mp4")
+    readable = [
+        site.config_file, site.paths.consortium, site.paths.recordings,
+        site.public_key_file, make(site.paths.state / "log"), make(site.paths.store / "x" / "y"),
+        make(tmp_path / "neighbour"),
+    ]  # fmt: skip
+    found = read_behind(site, *videos, elsewhere, linked, *readable)
+    outside = (*videos, elsewhere, linked)
+    assert {file for file, text in found.items() if text == "PermissionError"} == set(outside)
+    assert all(file.read_text() == "content" for file in outside)
+
+
+@LINUX
+@WALLS
+def test_wall_cannot_be_passed_by_links_renames_or_children(site):
+    video = make(site.folder / "videos" / "a.mp4")
+    program = """
+        import os, subprocess, sys
+        from pathlib import Path
+        from client.service.wall import find_boundary, raise_wall
+        site, video = Path(sys.argv[1]).parent, Path(sys.argv[2])
+        raise_wall(find_boundary(site / "site.toml"))
+        def tries():
+            yield lambda: os.link(video, site / "state" / "a.mp4")
+            yield lambda: video.rename(site / "state" / "a.mp4")
+            yield lambda: video.parent.rename(site / "state" / "videos")
+            yield lambda: os.listdir(video.parent)
+            yield lambda: Path("/proc/self/root", *video.parts[1:]).read_text()
+            yield lambda: subprocess.run(["cat", video], check=True, capture_output=True)
+        for attempt in tries():
+            try:
+                attempt()
+            except (OSError, subprocess.CalledProcessError):
+                continue
+            print("passed")
+    """
+    done = run_python(program, site.config_file, video)
+    assert (done.stdout, done.returncode) == ("", 0), done.stderr
+    assert video.read_text() == "content"
+
+
+@LINUX
+@WALLS
+def test_module_started_behind_the_wall_is_kept_from_the_videos(site):
+    video = make(site.folder / "videos" / "a.mp4")
+    for walled, code in ((False, 0), (True, 1)):
+        words = module_command("base64", site.config_file, walled=walled)
+        done = subprocess.run(
+            [*words, "-e", video], check=False, capture_output=True, text=True, cwd=ROOT
+        )
+        assert done.returncode == code, done.stderr
+    assert "PermissionError" in done.stderr
+
+
+@LINUX
+@WALLS
+def test_wall_is_refused_where_threads_would_stay_in_front_of_it(site):
+    program = """
+        import sys, threading, time
+        from pathlib import Path
+        from client.service.wall import find_boundary, raise_wall
+        threading.Thread(target=time.sleep, args=(5,), daemon=True).start()
+        raise_wall(find_boundary(Path(sys.argv[1])))
+    """
+    assert "before any thread starts, got 2" in run_python(program, site.config_file).stderr
+
+
+def test_boundary_follows_where_the_videos_lie(site, tmp_path):
+    videos = site.folder / "videos"
+    assert find_boundary(site.config_file).outside == (videos,)
+    elsewhere = tmp_path / "interviews"
+    text = site.config_file.read_text()
+    site.config_file.write_text(text.replace('videos = "."', f'videos = "{elsewhere}"'))
+    list_videos(site, "2025/a.mp4")
+    assert find_boundary(site.config_file).outside == (elsewhere, videos)
+    site.config_file.write_text(text.replace('videos = "."', f'videos = "{tmp_path}"'))
+    list_videos(site, "loose.mp4")
+    assert find_boundary(site.config_file).outside == (
+        tmp_path / "loose.mp4",
+        videos,
+    )
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_boundary_reads_the_table_as_the_site_does(site, separator):
+    list_videos(site, "old/a.mp4")
+    text = site.paths.recordings.read_text().replace(",", separator)
+    site.paths.recordings.write_text("\ufeff" + text, encoding="utf-8")
+    assert site.folder / "old" in find_boundary(site.config_file).outside
+
+
+def test_video_among_what_the_service_lives_on_is_told_and_refused_if_required(site, capsys):
+    list_videos(site, "state/a.mp4")
+    boundary = find_boundary(site.config_file)
+    assert boundary.exposed == (site.paths.state / "a.mp4",)
+    assert site.paths.state not in boundary.outside
+    decide_wall(boundary, Screen(), required=False)
+    assert "move them to a folder of their own" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(RefusedError, match="move them"):
+        decide_wall(boundary, Screen(), required=True)
+
+
+def test_kernel_without_a_wall_is_told_and_refused_if_required(site, capsys, monkeypatch):
+    monkeypatch.setattr("client.service.walled_start.landlock_version", lambda: 0)
+    boundary = find_boundary(site.config_file)
+    assert not decide_wall(boundary, Screen(), required=False)
+    assert "Landlock" in capsys.readouterr().out
+    with pytest.raises(RefusedError, match=r"Landlock(.|\n)*required"):
+        decide_wall(boundary, Screen(), required=True)
+
+
+def test_replaced_file_is_noticed_and_a_changed_one_is_not(tmp_path):
+    file = make(tmp_path / "recordings.csv")
+    began = identities([file])
+    file.write_text("edited in place")
+    assert identities([file]) == began
+    write_atomic(file, b"replaced")
+    assert identities([file]) != began
+    file.unlink()
+    assert identities([file]) == [None]
+
+
+def test_worker_leaves_when_a_file_it_needs_was_replaced():
+    Worker(ClientApp(), "127.0.0.1:1", b"s", frozenset(), current=lambda: False).serve()
+
+
+@LINUX
+@WALLS
+def test_learner_behind_the_wall_answers_a_real_request(cohort_folder):
+    video = cohort_folder / "videos" / "r1.mp4"
+    done = run_python(TRAIN, cohort_folder / "site.toml", video, "wall")
+    before, trained, after = done.stdout.splitlines() or pytest.fail(done.stderr)
+    assert before == "before 5"
+    assert trained.endswith("releases 1")
+    assert after == "PermissionError"
+
+
+@LINUX
+@AS_ROOT
+def test_trainer_of_another_user_trains_and_cannot_read_the_videos(cohort_folder, tmp_path_factory):
+    shutil.rmtree(cohort_folder / "state")
+    (cohort_folder / "state").mkdir(mode=0o700)
+    for path in (cohort_folder, *cohort_folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    videos = cohort_folder / "videos"
+    os.chown(videos, 0, 0)
+    videos.chmod(0o700)
+    done = run_python(TRAIN, cohort_folder / "site.toml", videos / "r1.mp4", "no wall", user=NOBODY)
+    trained, after = done.stdout.splitlines() or pytest.fail(done.stderr)
+    assert trained.endswith("releases 1")
+    assert after == "PermissionError"
+    assert (videos / "r1.mp4").read_bytes() == b"video"
+
+
+EXTRACT = """
+    import socket, sys
+    from client.cli import app
+    if __name__ == "__main__":
+        print([name for _, name in socket.if_nameindex() if name != "lo"])
+        app()
+"""
+
+
+@LINUX
+@AS_ROOT
+@pytest.mark.needs_model
+def test_extraction_runs_whole_where_there_is_no_network(site, assets, face_model):
+    shutil.copy(assets / "videos" / "nod_30fps.mkv", make(site.folder / "videos" / "a.mkv"))
+    header = "recording_id,subject_id,file,recorded_at,age_years,sex,score"
+    row = "r1,s1,videos/a.mkv,2026-03-02T09:30:00+01:00,40,female,3"
+    site.paths.recordings.write_text(f"{header}\n{row}\n")
+    script = make(site.folder / "entry.py")
+    script.write_text(textwrap.dedent(EXTRACT))
+    words = [sys.executable, script, "extract", site.folder, "--face-model", face_model, "--json"]
+    done = subprocess.run(
+        ["unshare", "--net", *words], check=False, capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "[]"
+    assert json.loads(done.stdout.splitlines()[-1])["extracted"] == 1

@@ -162,12 +162,20 @@ def render(  # noqa: PLR0913, PLR0917 - one parameter an option
     smile: Annotated[str, Curve("0 neutral, 1 the full smile.")] = "0:0",
     blink: Annotated[str, typer.Option(metavar="TIMES", help="Seconds, as in '1.0,2.5'.")] = "",
     brow: Annotated[str, Curve("1 frowns, -1 raises the brows.")] = "0:0",
+    inner_brow: Annotated[str, Curve("1 raises the inner ends of the brows.")] = "0:0",
     gaze_down: Annotated[str, Curve("1 looks fully down.")] = "0:0",
+    gaze_side: Annotated[str, Curve("Eyes to the right (1) or left (-1) of the image.")] = "0:0",
     corner_drop: Annotated[str, Curve("1 draws the mouth corners down.")] = "0:0",
+    dimple: Annotated[
+        str, Curve("1 tightens the mouth corner at the right of the image, -1 the other.")
+    ] = "0:0",
     jaw: Annotated[str, Curve("1 opens the mouth wide.")] = "0:0",
     pitch: Annotated[str, Curve("Head up (positive) or down, degrees.")] = "0:0",
     yaw: Annotated[str, Curve("Head turned, degrees.")] = "0:0",
     roll: Annotated[str, Curve("Head tilted, degrees.")] = "0:0",
+    occlusion: Annotated[str, Curve("Part of the head behind a bar, from the chin up.")] = "0:0",
+    away: Annotated[str, Curve("1 has left the picture, 0 is in its middle.")] = "0:0",
+    brightness: Annotated[str, Curve("1 is well lit, 0 black, 4 washed out.")] = "0:1",
     two_faces: Annotated[bool, typer.Option("--two-faces", help="A second person.")] = False,
     dark: Annotated[bool, typer.Option("--dark", help="Too little light.")] = False,
     blur: Annotated[bool, typer.Option("--blur", help="Out of focus.")] = False,
@@ -184,12 +192,18 @@ def render(  # noqa: PLR0913, PLR0917 - one parameter an option
     given = {
         "smile": smile,
         "brow": brow,
+        "inner_brow": inner_brow,
         "gaze_down": gaze_down,
+        "gaze_side": gaze_side,
         "corner_drop": corner_drop,
+        "dimple": dimple,
         "jaw": jaw,
         "pitch_deg": pitch,
         "yaw_deg": yaw,
         "roll_deg": roll,
+        "occlusion": occlusion,
+        "away": away,
+        "brightness": "0.08" if dark else brightness,
     }
     try:
         command = BehaviourCommand(
@@ -197,7 +211,6 @@ def render(  # noqa: PLR0913, PLR0917 - one parameter an option
             rate_hz=rate,
             blinks_s=parse_times(blink),
             faces=2 if two_faces else 1,
-            brightness=0.08 if dark else 1.0,
             blur_px=6.0 if blur else 0.0,
             **{name: parse_curve(text, frames, rate) for name, text in given.items()},
         )

@@ -15,14 +15,18 @@ CurveLike = Curve | Sequence[float] | float
 RANGES: dict[str, tuple[float, float]] = {
     "smile": (0.0, 1.0),
     "corner_drop": (0.0, 1.0),
+    "dimple": (-1.0, 1.0),
     "brow": (-1.0, 1.0),
+    "inner_brow": (0.0, 1.0),
     "gaze_down": (0.0, 1.0),
+    "gaze_side": (-1.0, 1.0),
     "jaw": (0.0, 1.0),
     "pitch_deg": (-25.0, 25.0),
     "yaw_deg": (-30.0, 30.0),
     "roll_deg": (-40.0, 40.0),
     "occlusion": (0.0, 1.0),
-    "brightness": (0.0, 1.0),
+    "away": (0.0, 1.0),
+    "brightness": (0.0, 8.0),
     "blur_px": (0.0, 30.0),
 }
 """Smallest and largest value of each curve."""
@@ -47,14 +51,20 @@ class BehaviourCommand:
         rate_hz: Frames per second.
         smile: 1 is the untouched smiling portrait, 0 its neutral face.
         corner_drop: 1 draws the mouth corners down by about a tenth of the eye distance.
+        dimple: 1 tightens the mouth corner of the subject's left (the right of the image), -1 the
+            other one.
         brow: 1 frowns (down and together), -1 raises the brows.
+        inner_brow: 1 raises the inner ends of the brows alone.
         gaze_down: 1 looks fully down.
+        gaze_side: The eyes look to the right of the image (1) or to the left (-1).
         jaw: 1 opens the mouth wide.
         pitch_deg: Head up (positive) or down.
         yaw_deg: Head turned to the right of the image (positive) or to the left.
         roll_deg: Head tilted counterclockwise as seen in the image (positive) or clockwise.
         occlusion: Part of the head behind a grey bar, from the chin up.
-        brightness: 1 is the portrait's own.
+        away: Part of the picture's width by which the person has moved out of it to the right; at
+            1 only the backdrop is left.
+        brightness: 1 is the portrait's own, 0 is black, several times as much washes out.
         blur_px: SD of a Gaussian blur.
         blinks_s: Times at which the lids are closed.
         faces: 1, or 2 for a mirrored second person beside the first.
@@ -64,13 +74,17 @@ class BehaviourCommand:
     rate_hz: float = 30.0
     smile: CurveLike = 0.0
     corner_drop: CurveLike = 0.0
+    dimple: CurveLike = 0.0
     brow: CurveLike = 0.0
+    inner_brow: CurveLike = 0.0
     gaze_down: CurveLike = 0.0
+    gaze_side: CurveLike = 0.0
     jaw: CurveLike = 0.0
     pitch_deg: CurveLike = 0.0
     yaw_deg: CurveLike = 0.0
     roll_deg: CurveLike = 0.0
     occlusion: CurveLike = 0.0
+    away: CurveLike = 0.0
     brightness: CurveLike = 1.0
     blur_px: CurveLike = 0.0
     blinks_s: tuple[float, ...] = ()

@@ -11,13 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simulation.commands import BehaviourCommand
-from simulation.portrait import (
-    INNER_LOWER_LIP,
-    INNER_UPPER_LIP,
-    SIDE_PX,
-    Portrait,
-    load_portrait,
-)
+from simulation.eyeball import turn_eyes
+from simulation.paint import furrow_brow, open_mouth
+from simulation.portrait import SIDE_PX, Portrait, load_portrait
+from simulation.spoiling import spoil_frame
 
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -27,18 +24,21 @@ Indices = NDArray[np.int64]
 GRID_STEP = 2
 """Pixels between the points at which the warp is computed; between them it is interpolated."""
 
-FOCAL_LENGTH = 8.0
+FOCAL_LENGTH = 5.0
 PIVOT_DEPTH = 0.8
-"""Distances of the camera and of the axis of turning from the face, in eye distances."""
+"""Distances of the camera and of the axis of turning from the face, in eye distances.
 
-MOUTH_COLOR = (62, 26, 28)
+With IOD 9 cm the camera is half a metre away, as on a desk.
+"""
+
+FRAMES_KEPT = 64
+"""Frames that are kept to be shown again: a face at rest between its movements is drawn once."""
+
 SMILE_POWER = 1.3
 """Bends the way from rest to smile so that what trackers call a smile grows evenly."""
 
 EDGE = 1e-3
 """Pixels by which a triangle reaches over its edge, so that no pixel between two is left out."""
-
-BAR_COLOR = (90, 90, 94)
 
 
 def render_frames(command: BehaviourCommand) -> Iterator[Image]:
@@ -50,13 +50,22 @@ def render_frames(command: BehaviourCommand) -> Iterator[Image]:
     Yields:
         ``[S, S, 3]`` uint8 RGB, or ``[S, 2 S, 3]`` for two faces.
     """
-    portrait = load_portrait()
-    for index in range(command.frames):
-        now = {name: float(curve[index]) for name, curve in command.curves.items()}
-        target = pose(portrait, express(portrait, now), now)
-        frame = _open_mouth(_warp(portrait, target), target, now["jaw"])
-        frame = _degrade(_occlude(frame, target, now["occlusion"]), now)
+    names = tuple(command.curves)
+    for row in zip(*(command.curves[name].tolist() for name in names), strict=True):
+        frame = _draw(names, row).copy()
         yield np.concatenate([frame, frame[:, ::-1]], axis=1) if command.faces == 2 else frame
+
+
+@lru_cache(maxsize=FRAMES_KEPT)
+def _draw(names: tuple[str, ...], values: tuple[float, ...]) -> Image:
+    """One face; the same commands give the same frame, which nobody may write to."""
+    now = dict(zip(names, values, strict=True))
+    portrait = load_portrait()
+    target = pose(portrait, express(portrait, now), now)
+    frame = open_mouth(_warp(portrait, target), target, now["jaw"])
+    frame = furrow_brow(frame, target, now["brow"])
+    frame = turn_eyes(frame, target, side=now["gaze_side"], down=now["gaze_down"])
+    return spoil_frame(frame, target, now)
 
 
 def render_video(command: BehaviourCommand, path: Path) -> int:
@@ -101,8 +110,11 @@ def express(portrait: Portrait, now: dict[str, float]) -> Array:
     amounts = {
         "neutral": 1.0 - now["smile"] ** SMILE_POWER,
         "corner_drop": now["corner_drop"],
+        "dimple_left": max(now["dimple"], 0.0),
+        "dimple_right": max(-now["dimple"], 0.0),
         "frown": max(now["brow"], 0.0),
         "raise": max(-now["brow"], 0.0),
+        "inner_brow": now["inner_brow"],
         "lids": now["lids"],
         "gaze_down": now["gaze_down"] * (1.0 - now["lids"]),
         "jaw": now["jaw"],
@@ -238,33 +250,3 @@ def fit_planes(corners: Array, values: Array) -> Floats:
     rise_y = (gain[:, 1] * first[:, :1] - gain[:, 0] * second[:, :1]) * inverse
     base = values[:, 0] - rise_x * corners[:, 0, :1] - rise_y * corners[:, 0, 1:]
     return np.stack([rise_x, rise_y, base], axis=-1).astype(np.float32)
-
-
-def _open_mouth(frame: Image, target: Array, jaw: float) -> Image:
-    """Darkness between the lips instead of the stretched teeth of the smile."""
-    if jaw <= 0:
-        return frame
-    lips = target[[78, *INNER_UPPER_LIP, 308, *INNER_LOWER_LIP[::-1]]]
-    mask = np.zeros(frame.shape[:2], dtype=np.float32)
-    cv2.fillPoly(mask, [np.rint(lips * 8).astype(np.int32)], min(1.0, 3.0 * jaw), shift=3)
-    soft = np.asarray(cv2.GaussianBlur(mask, (0, 0), 1.2), dtype=np.float32)[..., None]
-    return (frame * (1 - soft) + np.array(MOUTH_COLOR, np.float32) * soft).astype(np.uint8)
-
-
-def _occlude(frame: Image, target: Array, share: float) -> Image:
-    """A grey bar over the lower part of the face; at 1 the whole head is behind it."""
-    if share <= 0:
-        return frame
-    bottom = target[:478, 1].max()
-    height = (1.6 * share) * (bottom - target[:478, 1].min())
-    covered = frame.copy()
-    covered[max(int(bottom - height), 0) : int(bottom + 12)] = BAR_COLOR
-    return covered
-
-
-def _degrade(frame: Image, now: dict[str, float]) -> Image:
-    if now["blur_px"] > 0:
-        frame = np.asarray(cv2.GaussianBlur(frame, (0, 0), now["blur_px"]), dtype=np.uint8)
-    if now["brightness"] < 1:
-        frame = (frame * np.float32(now["brightness"])).astype(np.uint8)
-    return frame

@@ -77,6 +77,18 @@ class DeviceSection:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ExtractionSection:
+    """``[extraction]``: frames a second that are analysed, and the network of the extractor.
+
+    ``analysis_hz`` below the rate of the camera saves time and loses what is brief; without it
+    every frame is analysed. ``network`` says whether the processes that open videos are cut off.
+    """
+
+    analysis_hz: Annotated[float, Field(ge=8, le=60)] | None = None
+    network: Literal["cut_if_possible", "cut", "open"] = "cut_if_possible"
+
+
+@dataclass(frozen=True, config=STRICT)
 class ServiceSection:
     """``[service]``: whether 'start' refuses where the kernel cannot wall it off the videos."""
 
@@ -167,6 +179,7 @@ class SiteConfig:
     paths: PathsSection = field(default_factory=PathsSection)
     policy: PolicySection | None = None
     device: DeviceSection = field(default_factory=DeviceSection)
+    extraction: ExtractionSection = field(default_factory=ExtractionSection)
     quality: dict[str, float] = field(default_factory=dict)
     reliability: dict[str, Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=dict)
     redcap: RedcapSection | None = None

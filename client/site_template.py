@@ -65,6 +65,14 @@ allow_no_privacy = {allow_no_privacy}
 [device]
 torch = "cpu"
 workers = 1
+
+[extraction]
+# Frames a second to analyse. 10 to 15 take half the time of all frames, but no blink is counted
+# below 25. Without this line every frame is analysed.
+# analysis_hz = 12
+# Whether the processes that open videos are cut off from every network: "cut_if_possible", "cut"
+# (refuse to extract where the system cannot do it) or "open".
+network = "cut_if_possible"
 """
 
 README = """\

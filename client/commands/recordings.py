@@ -11,6 +11,70 @@ from client.commands.line import FaceModel, Folder, Json, app, exit_codes
 from shared_models.console import DONE, FAILED, USAGE, InputError, Screen, report_errors
 
 
+@app.command("import")
+@report_errors(exit_codes)
+def import_recordings(  # noqa: PLR0913 - each is an option of the command
+    folder: Folder,
+    *,
+    redcap: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="EXPORT", help="CSV export of REDCap; mapped by [redcap] in site.toml."
+        ),
+    ] = None,
+    dictionary: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="REDCap's data dictionary, for the labels of codes."),
+    ] = None,
+    bids: Annotated[
+        Path | None,
+        typer.Option(metavar="TREE", help="A BIDS tree inside the videos folder."),
+    ] = None,
+    score_column: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Column of the BIDS tree that holds the score."),
+    ] = None,
+    timezone: Annotated[
+        str | None,
+        typer.Option(metavar="ZONE", help="Zone of times without offset, such as Europe/Berlin."),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Let the import change rows that are there already.")
+    ] = False,
+    skip_missing: Annotated[
+        bool, typer.Option("--skip-missing", help="Leave out recordings whose video is not there.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Fill recordings.csv from a REDCap export or a BIDS tree.
+
+    Rows are matched by recording_id: new ones are added, equal ones stay, differing ones are told
+    and refused unless --update is given. Nothing is written if there is any fault. The table before
+    is kept beside the new one. Without [redcap] in site.toml, the columns of the export are shown
+    with a section to paste.
+    """
+    from client.importing.session import import_into, read_source
+    from client.site import open_site
+
+    screen = Screen(json=json)
+    site = open_site(folder)
+    imported = read_source(
+        site,
+        redcap=redcap,
+        dictionary=dictionary,
+        bids=bids,
+        score_column=score_column,
+        timezone=timezone,
+    )
+    outcome = import_into(screen, site, imported, update=update, skip_missing=skip_missing)
+    if outcome.faults:
+        screen.next("correct the source, or its mapping in site.toml, and import again.")
+    else:
+        screen.next(f"run 'vultus-site check {folder}'.")
+    screen.answer(outcome.to_json())
+    raise typer.Exit(USAGE if outcome.faults else DONE)
+
+
 @app.command()
 @report_errors(exit_codes)
 def check(folder: Folder, *, json: Json = False) -> None:

@@ -1,0 +1,1 @@
+"""Tables of recordings made from what a hospital has: REDCap exports and BIDS trees."""

@@ -119,3 +119,53 @@ def start(folder: Folder) -> None:
         msg = f"Expected [coordinator] in {site.config_file}: run 'vultus-site join DIR KIT' first."
         raise InputError(msg)
     raise typer.Exit(serve_site(site))
+
+
+@app.command()
+@report_errors(exit_codes)
+def units(
+    folder: Folder,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the files there. Default: print them."),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Account to run as. Default: the owner of DIR."),
+    ] = None,
+    videos_group: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Group that may read the videos: the extraction alone gets it.",
+        ),
+    ] = None,
+) -> None:
+    """Print systemd units: the service without videos, the extraction without a network.
+
+    They carry this site's paths and this installation's program. Write them anew when either moves.
+    """
+    from client.service.units import make_units, write_units
+    from client.site import open_site
+
+    screen = Screen()
+    site = open_site(folder)
+    made = make_units(site, user=user or site.folder.owner(), videos_group=videos_group)
+    if out is None:
+        for unit in made:
+            screen.say(f"# {unit.name}\n{unit.text}")
+        screen.next(f"write them with 'vultus-site units {folder} --out FOLDER'.")
+        return
+    for path in write_units(made, out):
+        screen.say(str(path))
+    service, _, timer = (unit.name for unit in made)
+    if site.paths.face_model is None:
+        screen.warn(
+            "the extraction has no network to fetch the face landmarker bundle: set "
+            f"paths.face_model in {site.config_file} and write the units anew."
+        )
+    screen.next(
+        f"as root: cp {out}/vultus-*-{site.id}.* /etc/systemd/system/ && systemctl daemon-reload",
+        f"as root: systemctl enable --now {service} {timer}",
+    )

@@ -23,9 +23,8 @@ from client.extraction.pipeline import Extraction
 from client.extraction.quality import QualityThresholds
 from client.recording import Recording
 from client.site import SITE_FILE, Site
-from client.store import FeatureStore
+from client.store import FeatureStore, StoreError
 from client.stored_recording import Scalar, StoredIndicator, StoredReason, StoredRecording
-from privacy.vault import Vault
 from shared_models.features import FeatureSchema
 from shared_models.toml import ConfigError
 
@@ -130,16 +129,16 @@ class Batch:
             subject_id=self._subjects[recording_id],
             provenance=self._wanted,
         )
-        self._store.put(record, features=result.extraction.features)
+        try:
+            self._store.put(record, features=result.extraction.features)
+        except StoreError as error:
+            self.tally.failed += 1
+            self.tally.failures.append((recording_id, str(error)))
+            return
         if record.verdict == "accepted":
             self.tally.extracted += 1
         else:
             self.tally.rejected += 1
-
-
-def open_store(site: Site) -> FeatureStore:
-    """The feature store of a site."""
-    return FeatureStore(site.paths.store, Vault(site.storage_key), site_id=site.id)
 
 
 def read_thresholds(site: Site) -> QualityThresholds:

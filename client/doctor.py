@@ -224,7 +224,7 @@ def _recordings(site: Site) -> None:
 
 
 def _store(site: Site) -> None:
-    from client.batch import open_store
+    from client.store import open_store
 
     damaged = open_store(site).find_damaged()
     if damaged:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from client.batch import open_store
 from client.inspection_page import render_page
 from client.preparation import load_manifest
 from client.recording import Recording
 from client.site import Site
+from client.store import open_store
 from client.stored_recording import StoredRecording
 from privacy.vault import write_atomic
 from shared_models.console import InputError, Screen

@@ -15,7 +15,7 @@ from typing import cast
 
 from client.annotation_files import NOTES
 from client.delimited import Row, even_rows, once, read_rows
-from client.manifest_columns import ColumnRules, suggest
+from client.manifest_columns import ColumnRules, nobody, suggest
 from client.recording import Fault, ManifestError, Recording, RecordingManifest
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from shared_models.consortium import ConsortiumConfig
@@ -23,13 +23,14 @@ from shared_models.consortium import ConsortiumConfig
 __all__ = ["Fault", "ManifestError", "Recording", "RecordingManifest", "read_manifest"]
 
 
-def read_manifest(
+def read_manifest(  # noqa: PLR0913 - what a table is checked against has this many sides
     path: Path,
     *,
     consortium: ConsortiumConfig,
     root: Path,
     now: datetime | None = None,
     require_files: bool = True,
+    is_forgotten: Callable[[str], bool] = nobody,
 ) -> RecordingManifest:
     """The recordings of a site, checked against the study.
 
@@ -41,13 +42,16 @@ def read_manifest(
         now: The present, with offset; later recordings are faults. None: the clock's.
         require_files: Whether each recording must name an existing video, and its notes must be
             sound; simulated cohorts and the training process, which cannot see videos, say False.
+        is_forgotten: Whether a subject was forgotten: the rows count as withdrawn, whatever the
+            table says of consent.
 
     Raises:
         ManifestError: With every fault of the table and of the notes beside the videos.
     """
     faults: list[Fault] = []
     rows = list(read_rows(path, faults))
-    rules = ColumnRules(consortium, root, now or datetime.now(UTC), require_files)
+    moment = now or datetime.now(UTC)
+    rules = ColumnRules(consortium, root, moment, require_files, is_forgotten)
     return check_rows(rows, rules, path=path, faults=faults)
 
 
@@ -121,7 +125,8 @@ def _cells(
 ) -> dict[str, object]:
     """The checked values of one row, by column; faulty cells are left out and reported."""
     # A withdrawn recording may be gone already, and must be allowed to be.
-    withdrawn = row.get("consent") == "withdrawn"
+    forgotten = rules.is_forgotten(row.get("subject_id", ""))
+    withdrawn = forgotten or row.get("consent") == "withdrawn"
     cells: dict[str, object] = {}
     parsers: dict[str, Callable[[str], object]] = {
         "recording_id": rules.identifier,
@@ -147,6 +152,8 @@ def _cells(
             cells[column] = parsers.get(column, str)(row[column])
         except ValueError as error:
             faults.append(Fault(line, column, str(error)))
+    if forgotten:
+        cells["consent"] = "withdrawn"
     return cells
 
 

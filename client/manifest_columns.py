@@ -6,6 +6,7 @@ import difflib
 import math
 import re
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,11 @@ _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
 _EXAMPLE_MOMENT = "2026-03-02T09:30:00+01:00"
 
 
+def nobody(_subject_id: str) -> bool:
+    """No subject is forgotten."""
+    return False
+
+
 @dataclass(frozen=True)
 class ColumnRules:
     """Checks of single cells. Each method returns the value or raises ValueError with the fault.
@@ -36,12 +42,14 @@ class ColumnRules:
         root: Folder that ``file`` starts from and may not leave.
         now: The present, with offset.
         require_files: Whether ``file`` must name an existing file.
+        is_forgotten: Whether a subject withdrew for good, whatever the table says.
     """
 
     consortium: ConsortiumConfig
     root: Path
     now: datetime
     require_files: bool
+    is_forgotten: Callable[[str], bool] = nobody
 
     def identifier(self, text: str) -> str:
         """A non-empty printable name."""

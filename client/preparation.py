@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.batch import Batch, BatchTally, open_store
+from client.batch import Batch, BatchTally
+from client.exclusion import ExclusionList, open_exclusions
 from client.extraction.face_model import find_face_model
 from client.extraction.video import VideoError, probe_video
 from client.manifest import read_manifest
 from client.manifest_warnings import find_warnings
 from client.recording import Fault, ManifestError, Recording, RecordingManifest
 from client.site import Site
+from client.store import open_store
 from shared_models.console import Screen
 
 
@@ -56,6 +58,7 @@ def load_manifest(site: Site, *, require_files: bool = True) -> RecordingManifes
         root=site.paths.videos,
         now=datetime.now(UTC),
         require_files=require_files and site.simulation_seed is None,
+        is_forgotten=open_exclusions(site).holds,
     )
 
 
@@ -68,6 +71,7 @@ def check_recordings(site: Site) -> CheckedRecordings:
     wanted = site.policy.min_subjects if site.policy else 1
     warnings = [
         *_left_out(manifest),
+        *_still_listed(manifest, open_exclusions(site)),
         *find_warnings(manifest.recordings, site.consortium.config, wanted),
         *_unreadable(manifest.recordings),
     ]
@@ -126,6 +130,16 @@ def _left_out(manifest: RecordingManifest) -> Iterator[str]:
         yield f"{len(manifest.withdrawn)} recordings are left out: consent was withdrawn."
     if manifest.other_tasks:
         yield f"{manifest.other_tasks} recordings are left out: the study uses other tasks."
+
+
+def _still_listed(manifest: RecordingManifest, exclusions: ExclusionList) -> Iterator[str]:
+    """Rows of forgotten subjects: left out, and a trace of them all the same."""
+    for recording in manifest.withdrawn:
+        if exclusions.holds(recording.subject_id):
+            yield (
+                f"line {recording.line}, {recording.recording_id}: the subject was forgotten. "
+                "Remove the row, and the video if it is still there."
+            )
 
 
 def _unreadable(recordings: Iterable[Recording]) -> Iterator[str]:

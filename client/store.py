@@ -12,8 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from client.exclusion import open_exclusions
 from client.frame_log import FrameLog
+from client.manifest_columns import nobody
 from client.recording import Recording
+from client.site import Site
 from client.store_folder import LAYOUT, StoreError, StoreFolder
 from client.stored_recording import (
     FACTS,
@@ -30,7 +33,7 @@ from privacy.sealed_parts import SealedFile, seal_parts
 from privacy.vault import ErasedError, Vault, VaultError
 from shared_models.features import BehaviourFeatures
 
-__all__ = ["FeatureStore", "StoreError", "StoredRecording"]
+__all__ = ["FeatureStore", "StoreError", "StoredRecording", "open_store"]
 
 Found = TypeVar("Found")
 
@@ -43,16 +46,26 @@ class FeatureStore:
         vault: Seals and opens them.
         site_id: The site that they belong to; another site's files do not open.
         durable: Whether each write waits for the disk; simulated cohorts need not.
+        is_forgotten: Whether a subject was forgotten: nothing of it is ever kept.
 
     Raises:
         StoreError: If the folder was sealed under another key or made by an older version.
     """
 
-    def __init__(self, folder: Path, vault: Vault, *, site_id: str, durable: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        vault: Vault,
+        *,
+        site_id: str,
+        durable: bool = True,
+        is_forgotten: Callable[[str], bool] = nobody,
+    ) -> None:
         self._folder = StoreFolder(folder, vault)
         self._vault = vault
         self._site_id = site_id
         self._durable = durable
+        self._is_forgotten = is_forgotten
 
     @property
     def folder(self) -> Path:
@@ -76,6 +89,7 @@ class FeatureStore:
             frames: What was seen frame by frame.
 
         Raises:
+            StoreError: If the subject was forgotten.
             ValueError: If a figure is not finite, or verdict and features disagree.
         """
         path = self._folder.file(record.subject_id, record.recording_id)
@@ -85,7 +99,12 @@ class FeatureStore:
             associated=self._associated(path),
             label=_label(features.schema_digest if features else None),
         )
-        self._folder.write(path, sealed, durable=self._durable)
+        self._folder.write(
+            path,
+            sealed,
+            durable=self._durable,
+            allowed=lambda: not self._is_forgotten(record.subject_id),
+        )
 
     def get(self, subject_id: str, recording_id: str) -> StoredRecording:
         """The facts of a recording as they were put.
@@ -196,6 +215,10 @@ class FeatureStore:
         """Destroy what is stored of a recording; False if nothing was."""
         return bool(self._folder.erase([self._folder.file(subject_id, recording_id)]))
 
+    def names_of(self, subject_id: str) -> list[str]:
+        """Names of the sealed files of a subject: keyed hashes, found without opening any."""
+        return self._folder.names_of(subject_id)
+
     def erase_subject(self, subject_id: str) -> int:
         """Destroy what is stored of a subject; the number of recordings destroyed."""
         return self._folder.erase_subject(subject_id)
@@ -233,6 +256,20 @@ class FeatureStore:
         """What a file is bound to: layout, site, subject and recording."""
         names = (self._site_id, path.parent.name, path.name)
         return b"\0".join((LAYOUT, *(name.encode() for name in names)))
+
+
+def open_store(site: Site) -> FeatureStore:
+    """The feature store of a site; it keeps nothing of forgotten subjects.
+
+    Raises:
+        StoreError: If the folder was sealed under another key or made by an older version.
+    """
+    return FeatureStore(
+        site.paths.store,
+        Vault(site.storage_key),
+        site_id=site.id,
+        is_forgotten=open_exclusions(site).holds,
+    )
 
 
 def _label(schema_digest: str | None) -> bytes:

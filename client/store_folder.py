@@ -10,7 +10,7 @@ import fcntl
 import hmac
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -71,15 +71,34 @@ class StoreFolder:
         """Every stored file of one subject."""
         return sorted(self.subject_folder(subject_id).glob(f"*{SUFFIX}"))
 
-    def write(self, path: Path, chunks: Iterable[bytes], *, durable: bool) -> None:
+    def write(
+        self,
+        path: Path,
+        chunks: Iterable[bytes],
+        *,
+        durable: bool,
+        allowed: Callable[[], bool],
+    ) -> None:
         """Write a sealed file in place of what stood there, whose data key is destroyed.
 
         Several processes may write at the same time, but none while another erases.
+
+        Args:
+            path: As :meth:`file` names it.
+            chunks: The sealed bytes.
+            durable: Whether to wait for the disk.
+            allowed: Asked last, when nobody can begin to erase any more.
+
+        Raises:
+            StoreError: If it is not allowed; nothing is written.
         """
         if not self._is_clean:
             self._remove_leftovers()
             self._is_clean = True
         with self._lock(fcntl.LOCK_SH), ExitStack() as stack:
+            if not allowed():
+                msg = "The subject was forgotten meanwhile: nothing was kept of the recording."
+                raise StoreError(msg)
             replaced = None
             if not path.parent.exists():
                 self._make_subject_folder(path.parent, durable=durable)
@@ -125,6 +144,10 @@ class StoreFolder:
         with suppress(OSError):
             folder.rmdir()
             sync_folder(self.path)
+
+    def names_of(self, subject_id: str) -> list[str]:
+        """Folder and name of each stored file of one subject, as they stand on the disk."""
+        return [str(path.relative_to(self.path)) for path in self.files_of(subject_id)]
 
     @contextmanager
     def _lock(self, kind: int) -> Iterator[None]:

@@ -175,6 +175,21 @@ class PrivacyLedger:
         with self._lock:
             return [row for row, _ in self._rows()]
 
+    def participations(self, subject: str) -> list[Reservation]:
+        """Every release that a subject was charged for, oldest first."""
+        with self._lock:
+            found = self._database.execute(
+                f"{_SELECT} JOIN participation USING (sequence) WHERE subject = ? "
+                "ORDER BY sequence",
+                (self._tag(subject),),
+            ).fetchall()
+        return [Reservation(*row[:-1]) for row in found]
+
+    def spent_by(self, subject: str, delta: float) -> float:
+        """Epsilon spent on one subject so far, at the given delta; 0 for none."""
+        with self._lock:
+            return self._worst_epsilon(delta, tags=[self._tag(subject)])
+
     def head(self) -> tuple[int, str]:
         """Number of rows and hash of the last, to be kept where this ledger's disk is not."""
         with self._lock:

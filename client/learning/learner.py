@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -18,18 +19,18 @@ from pathlib import Path
 
 from torch import Tensor
 
+from client.exclusion import Exclusion, ExclusionList, open_exclusions
 from client.learning.dataset import SubjectClips, SubjectDataset, build_dataset
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
 from client.learning.training import SubjectItem, embed_subjects, make_items, site_gradient
 from client.manifest import read_manifest
 from client.site import Site, open_site
-from client.store import FeatureStore
+from client.store import open_store
 from privacy.keys import sign
 from privacy.ledger import BudgetExceeded, PrivacyLedger
 from privacy.noise import ChaChaNoise, NoiseSource, SeededNoise
 from privacy.plan import PrivacyPlan
 from privacy.policy import check_plan
-from privacy.vault import Vault
 from shared_models.consortium import SiteEntry
 from shared_models.messages import (
     HelloRequest,
@@ -65,6 +66,7 @@ class Learner:
     def __init__(self, site: Site) -> None:
         self.site = site
         self.config = site.consortium.config
+        self._forgotten: tuple[Exclusion, ...] = ()
 
     @cached_property
     def network(self) -> BehaviourNet:
@@ -78,18 +80,24 @@ class Learner:
     def dataset(self) -> SubjectDataset:
         """The site's labelled subjects with accepted recordings."""
         site = self.site
+        self._forgotten = self.exclusions.read()
         manifest = read_manifest(
             site.paths.recordings,
             consortium=self.config,
             root=site.paths.videos,
             now=datetime.now(tz=UTC),
             require_files=False,
+            is_forgotten=self.exclusions.holds,
         )
-        store = FeatureStore(site.paths.store, Vault(site.storage_key), site_id=site.id)
-        features = store.load_features(
+        features = open_store(site).load_features(
             manifest.recordings, schema_digest=self.config.features.schema.digest
         )
         return build_dataset(manifest.recordings, features, self.config)
+
+    @cached_property
+    def exclusions(self) -> ExclusionList:
+        """The subjects that the site has forgotten."""
+        return open_exclusions(self.site)
 
     @cached_property
     def ledger(self) -> PrivacyLedger:
@@ -133,10 +141,11 @@ class Learner:
         Raises:
             RefusedError: If study, plan, policy, weights or budget do not allow it.
         """
-        subjects = self.dataset.training
         plan = self.config.training_plan()
-        self._admit(request, plan)
-        epsilon = self._reserve(request, plan, subjects, steps=1, purpose="train")
+        with self._without_forgotten():
+            subjects = self.dataset.training
+            self._admit(request, plan)
+            epsilon = self._reserve(request, plan, subjects, steps=1, purpose="train")
         items = self.head_items if self._head_only else self._make_items(head_only=False)
         update = site_gradient(
             self.network.train(),
@@ -154,17 +163,31 @@ class Learner:
         Raises:
             RefusedError: If study, plan, policy, weights or budget do not allow it.
         """
-        subjects = self.dataset.held_out
         plan = self.config.tally_plan()
-        self._admit(request, plan)
-        tables = len(self.config.tally_attributes(request.server_round))
-        if not tables:
-            msg = f"The study declares no evaluation after round {request.server_round}"
-            raise RefusedError(RefusalCode.WRONG_PLAN, msg)
-        epsilon = self._reserve(request, plan, subjects, steps=tables, purpose="evaluate")
+        with self._without_forgotten():
+            subjects = self.dataset.held_out
+            self._admit(request, plan)
+            tables = len(self.config.tally_attributes(request.server_round))
+            if not tables:
+                msg = f"The study declares no evaluation after round {request.server_round}"
+                raise RefusedError(RefusalCode.WRONG_PLAN, msg)
+            epsilon = self._reserve(request, plan, subjects, steps=tables, purpose="evaluate")
         exact = tally_table(self.score_held_out(), self.config, server_round=request.server_round)
         noised = add_tally_noise(exact, plan, self._noise(request, "evaluate"))
         return TallyReply(self.site.id, request.server_round, request.base_digest, noised, epsilon)
+
+    @contextmanager
+    def _without_forgotten(self) -> Iterator[None]:
+        """Context whose data holds nobody who was forgotten by now, and nobody is meanwhile.
+
+        A release that is reserved within stands in the ledger before anyone can be forgotten, so
+        that a certificate of erasure names it.
+        """
+        with self.exclusions.steady():
+            if self.exclusions.read() != self._forgotten:
+                for name in ("dataset", "head_items", "held_out_embeddings"):
+                    self.__dict__.pop(name, None)
+            yield
 
     def tally_shape(self, server_round: int) -> tuple[int, int]:
         """Shape of the tallies that may leave after a round."""

@@ -187,3 +187,51 @@ def inspect(
         screen.say(f"Page: {page}")
     screen.next(*found.next_steps(folder))
     screen.answer(found.to_json())
+
+
+@app.command()
+@report_errors(exit_codes)
+def visits(
+    folder: Folder,
+    *,
+    export: Annotated[
+        str | None, typer.Option(metavar="csv|parquet", help="Write one row a visit.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the table goes. Default: DIR/visits.FORMAT."),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write one HTML page, a table a subject.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show each subject's visits in order: time, treatment, indicators, change since the first.
+
+    A reliable-change index sets each change against the error of measurement; it tells neither
+    better from worse nor a diagnosis. Visits at different times of day, with another camera or
+    frame rate, are named. treatments.csv in the site folder is read if it is there.
+    """
+    from client.site import open_site
+    from client.visits_output import show_visits, write_visits, write_visits_page
+    from client.visits_table import read_visits
+
+    if export not in {None, "csv", "parquet"}:
+        msg = f"Expected --export csv or --export parquet, got {export!r}."
+        raise InputError(msg)
+    if out and not export:
+        msg = "Expected --export csv or --export parquet together with --out."
+        raise InputError(msg)
+    screen = Screen(json=json)
+    site = open_site(folder)
+    table = read_visits(site)
+    show_visits(table, screen)
+    if export:
+        target = out or site.folder / f"visits.{export}"
+        write_visits(table, target, file_format=export)
+        screen.say(f"Table: {target}")
+    if page:
+        write_visits_page(table, page, study=site.consortium.config.study.name)
+        screen.say(f"Page: {page}")
+    screen.next(f"run 'vultus-site visits {folder} --page FILE' to see every indicator.")
+    screen.answer(table.to_json())

@@ -9,10 +9,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.extraction.behaviour import measures
+from client.annotations import NO_ANNOTATIONS, Annotations
+from client.extraction.behaviour.catalogue import CATALOGUE, MEASURES
+from client.extraction.behaviour.definition import Definition, Measure
 from client.extraction.behaviour.features import BehaviourSeries, behaviour_series
-from client.extraction.behaviour.measures import IndicatorLimits, Measure, Session, Unsupported
+from client.extraction.behaviour.measures import (
+    Figure,
+    IndicatorLimits,
+    MissingInput,
+    Session,
+    Unsupported,
+    need,
+)
 from client.extraction.track import FaceTrack
+
+RATE_HZ = 10.0
+"""Samples a second that indicators are taken from, whatever rate a study's features have."""
 
 
 @dataclass(frozen=True)
@@ -21,36 +33,44 @@ class Indicator:
 
     Attributes:
         value: The figure; None where the recording cannot support one.
-        coverage: Share of the recording that was measured for it, 0..1.
+        coverage: Share of what the indicator looks at that was measured, 0..1, told for values
+            and for recordings too short or too slow for one alike; None where it cannot be told,
+            as for a file that was not read or notes that were not given.
         reason: Why there is no value; None if there is one.
         unit: Unit of the value; ``"1"`` for a fraction or an activation.
+        note: A caveat that goes with the value.
     """
 
     value: float | None
-    coverage: float
+    coverage: float | None
     reason: str | None
     unit: str
+    note: str | None = None
 
 
 def measure_indicators(
     track: FaceTrack,
     series: BehaviourSeries | None = None,
     *,
+    annotations: Annotations = NO_ANNOTATIONS,
     limits: IndicatorLimits | None = None,
 ) -> dict[str, Indicator]:
     """All indicators of a recording.
 
     Args:
         track: What the tracker saw.
-        series: The same at a fixed rate; made here if None.
-        limits: What a value needs; the defaults if None.
+        series: The same at a fixed rate; made here if None or if its rate is another than
+            :data:`RATE_HZ`, so that figures compare between studies.
+        annotations: Notes beside the video.
+        limits: What the study asks for; the defaults if None.
 
     Returns:
-        Indicator name to figure, always with every name of :data:`INDICATOR_UNITS`.
+        Indicator name to figure, always with every name of the catalogue.
     """
-    known = behaviour_series(track) if series is None else series
-    session = Session(track, known, limits or IndicatorLimits())
-    return {name: _measured(session, measure, unit) for name, (unit, measure) in _MEASURES.items()}
+    if series is None or series.rate_hz != RATE_HZ:
+        series = behaviour_series(track, rate_hz=RATE_HZ)
+    session = Session(track, series, limits or IndicatorLimits(), annotations)
+    return {name: _measured(session, measure) for name, measure in MEASURES.items()}
 
 
 def without_indicators(reason: str) -> dict[str, Indicator]:
@@ -62,44 +82,36 @@ def without_indicators(reason: str) -> dict[str, Indicator]:
     Returns:
         Indicator name to a figure without value.
     """
-    return {name: Indicator(None, 0.0, reason, unit) for name, unit in INDICATOR_UNITS.items()}
+    return {name: Indicator(None, None, reason, one.unit) for name, one in CATALOGUE.items()}
 
 
-def _measured(session: Session, measure: Measure, unit: str) -> Indicator:
+def _measured(session: Session, measure: Measure) -> Indicator:
+    definition = measure.definition
+    coverage: float | None = session.in_view
     try:
-        value, samples = measure(session)
+        _need_video(session, definition)
+        figure = measure.compute(session)
+        coverage = figure.coverage
+        _need_seconds(session, definition, figure)
     except Unsupported as reason:
-        return Indicator(None, 0.0, str(reason), unit)
-    coverage = float(np.isfinite(samples).mean()) if len(samples) else 0.0
-    if coverage == 0.0 or not np.isfinite(value):
-        return Indicator(None, coverage, "No face was in view", unit)
-    return Indicator(float(value), coverage, None, unit)
+        told = None if isinstance(reason, MissingInput) else coverage
+        return Indicator(None, told, str(reason), definition.unit)
+    return Indicator(float(figure.value), coverage, None, definition.unit, figure.note)
 
 
-_MEASURES: dict[str, tuple[str, Measure]] = {
-    "smile_rate_per_min": ("1/min", measures.smile_rate),
-    "smile_time_fraction": ("1", measures.smile_time),
-    "smile_duration_s": ("s", measures.smile_duration),
-    "smile_peak": ("1", measures.smile_peak),
-    "corner_elevation": ("IOD", measures.mean_of("corner_elevation")),
-    "brow_lowering": ("1", measures.mean_of("brow_lowering")),
-    "inner_brow_raise": ("1", measures.mean_of("inner_brow_raise")),
-    "contempt_rate_per_min": ("1/min", measures.contempt_rate),
-    "mouth_speed_per_s": ("1/s", measures.mouth_speed),
-    "gaze_down_fraction": ("1", measures.gaze_down),
-    "gaze_to_camera_fraction": ("1", measures.gaze_to_camera),
-    "head_down_fraction": ("1", measures.head_down),
-    "head_pitch_deg": ("deg", measures.head_pitch),
-    "head_speed_deg_s": ("deg/s", measures.mean_of("head_speed")),
-    "head_amplitude_deg": ("deg", measures.head_amplitude),
-    "blink_rate_per_min": ("1/min", measures.blink_rate),
-    "blink_interval_s": ("s", measures.blink_interval),
-    "brief_movement_rate_per_min": ("1/min", measures.burst_rate),
-    "brief_movement_duration_ms": ("ms", measures.burst_duration),
-    "change_rate_per_s": ("1/s", measures.mean_of("change_rate")),
-    "expressivity": ("1", measures.expressivity),
-    "asymmetry": ("1", measures.asymmetry),
-    "reactivity": ("1", measures.reactivity),
-}
+def _need_video(session: Session, definition: Definition) -> None:
+    if definition.min_fps == 0.0:
+        return
+    if session.in_view == 0.0:
+        msg = "No face was in view"
+        raise Unsupported(msg)
+    need("frames per second", session.track.fps, definition.min_fps)
 
-INDICATOR_UNITS: dict[str, str] = {name: unit for name, (unit, _) in _MEASURES.items()}
+
+def _need_seconds(session: Session, definition: Definition, figure: Figure) -> None:
+    rate = definition.unit == "1/min"
+    least = max(definition.min_s, session.limits.rate_s) if rate else definition.min_s
+    need("seconds in view", figure.observed_s, least)
+    if not np.isfinite(figure.value):
+        msg = "What it is taken from was not in view"
+        raise Unsupported(msg)

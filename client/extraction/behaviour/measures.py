@@ -1,43 +1,89 @@
-"""How each indicator is computed from a recording at a fixed rate."""
+"""What a measure of behaviour gets to see and what it gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from client.annotations import NO_ANNOTATIONS, Annotations, Speaker
 from client.extraction.behaviour.blinks import Blinks, find_blinks
-from client.extraction.behaviour.bursts import Bursts, find_bursts
+from client.extraction.behaviour.bursts import Bursts, find_brow_bursts, find_bursts
 from client.extraction.behaviour.features import BehaviourSeries
+from client.extraction.behaviour.neutral import Neutral, find_neutral
 from client.extraction.behaviour.signals import Episode, deviation_from_median, episodes
 from client.extraction.track import BLENDSHAPES, FaceTrack
 
 FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
 
-_OPEN_EYES = 0.12
-_EYES = tuple(name for name in BLENDSHAPES if name.startswith("eye"))
-_FACE = tuple(name for name in BLENDSHAPES if name not in {*_EYES, "neutral"})
+FACE = tuple(name for name in BLENDSHAPES if name != "neutral" and not name.startswith("eye"))
+"""Blendshapes of mouth, jaw, cheeks, nose and brows."""
+OPEN_EYES = 0.12
+"""Eye aspect ratio below which the lids hide the gaze."""
 
 
 @dataclass(frozen=True)
 class IndicatorLimits:
-    """What a recording must offer before an indicator has a value.
+    """What a study asks of a recording beyond what an indicator itself needs.
 
     Attributes:
-        rate_s: Seconds in view for rates per minute.
-        mouth_fps: Frames per second for the speed of the mouth.
-        blink_fps: Frames per second for blinks.
-        blink_s: Seconds in view for blinks.
-        brief_fps: Frames per second for brief movements, which last from 1/25 s.
+        rate_s: Seconds in view for rates per minute, such as the length of a clip; an indicator
+            that needs more keeps its own minimum.
     """
 
     rate_s: float = 15.0
-    mouth_fps: float = 15.0
-    blink_fps: float = 25.0
-    blink_s: float = 180.0
-    brief_fps: float = 50.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a measure found.
+
+    Attributes:
+        value: The figure.
+        coverage: Share of what it looks at that was measured, 0..1; None if unknown.
+        observed_s: Seconds that were measured.
+        note: A caveat that goes with the value.
+    """
+
+    value: float
+    coverage: float | None
+    observed_s: float
+    note: str | None = None
+
+
+class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
+    """The recording cannot support this indicator."""
+
+
+class MissingInput(Unsupported):
+    """Something beside the video is missing, so that no share of it can be told."""
+
+
+def need(what: str, found: float, least: float) -> None:
+    """Refuse a figure for which there is too little.
+
+    Args:
+        what: Of what.
+        found: How much there is.
+        least: How much it takes.
+
+    Raises:
+        Unsupported: If there is less.
+    """
+    # A camera of 29.97 frames per second is one of 30.
+    if found < 0.99 * least:
+        msg = f"Needs at least {least:g} {what}, got {found:.1f}"
+        raise Unsupported(msg)
+
+
+def mean(samples: FloatArray) -> float:
+    """Mean of the samples that were measured; NaN without any."""
+    known = samples[np.isfinite(samples)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 @dataclass(frozen=True)
@@ -47,210 +93,90 @@ class Session:
     Attributes:
         track: Every frame.
         series: The same at a fixed rate.
-        limits: What a value needs.
+        limits: What the study asks for.
+        annotations: Notes beside the video.
     """
 
     track: FaceTrack
     series: BehaviourSeries
-    limits: IndicatorLimits
+    limits: IndicatorLimits = IndicatorLimits()
+    annotations: Annotations = NO_ANNOTATIONS
 
     def column(self, name: str) -> FloatArray:
         """One signal of the series, ``[M]``."""
         return self.series.columns[name]
 
+    def blendshape(self, name: str) -> FloatArray:
+        """One blendshape of the series, ``[M]``."""
+        return self.series.blendshapes[:, BLENDSHAPES.index(name)]
 
-class Unsupported(Exception):  # noqa: N818 - a reason, not a failure
-    """The recording cannot support this indicator."""
+    def figure(self, value: float, samples: FloatArray, note: str | None = None) -> Figure:
+        """A figure that was taken from samples of the series, NaN where not measured."""
+        measured = np.isfinite(samples)
+        coverage = float(measured.mean()) if len(samples) else 0.0
+        return Figure(value, coverage, float(measured.sum()) / self.series.rate_hz, note)
 
+    def share(self, matches: BoolArray, samples: FloatArray, note: str | None = None) -> Figure:
+        """The share of the measured samples that match."""
+        value = mean(np.where(np.isfinite(samples), matches, np.nan))
+        return self.figure(value, samples, note)
 
-# A measure gives the figure and the samples that it was taken from.
-Measure = Callable[[Session], tuple[float, FloatArray]]
+    def per_minute(self, count: int, samples: FloatArray, note: str | None = None) -> Figure:
+        """A count over the minutes that were measured."""
+        seconds = float(np.isfinite(samples).sum()) / self.series.rate_hz
+        return self.figure(60.0 * count / seconds if seconds else np.nan, samples, note)
 
+    def within(self, spans: Iterable[tuple[float, float]]) -> BoolArray:
+        """``[M]`` True for samples whose middle lies within one of the spans of seconds."""
+        middles = (np.arange(len(self.series.pose_deg)) + 0.5) / self.series.rate_hz
+        inside = np.zeros(len(middles), dtype=bool)
+        for start_s, end_s in spans:
+            inside |= (middles >= start_s) & (middles < end_s)
+        return inside
 
-def mean_of(name: str) -> Measure:
-    """A measure that is the mean of one column of the series."""
+    def spoken_by(self, speaker: Speaker) -> BoolArray:
+        """``[M]`` True where the talk turns give the floor to a speaker."""
+        turns = (turn for turn in self.annotations.turns if turn.speaker == speaker)
+        return self.within((turn.start_s, turn.end_s) for turn in turns)
 
-    def measure(session: Session) -> tuple[float, FloatArray]:
-        samples = session.column(name)
-        return _mean(samples), samples
+    @cached_property
+    def in_view(self) -> float:
+        """Share of the recording with a usable face."""
+        seen = np.isfinite(self.column("smile"))
+        return float(seen.mean()) if len(seen) else 0.0
 
-    return measure
+    @cached_property
+    def smiles(self) -> tuple[Episode, ...]:
+        """Activation above 0.5 until below 0.3, for 0.3 s or more."""
+        return episodes(self.column("smile"), rate_hz=self.series.rate_hz)
 
+    @cached_property
+    def smiling(self) -> BoolArray:
+        """``[M]`` True within a smile."""
+        return self.within((one.start_s, one.start_s + one.duration_s) for one in self.smiles)
 
-def _mean(samples: FloatArray) -> float:
-    known = samples[np.isfinite(samples)]
-    return float(known.mean()) if len(known) else float("nan")
+    @cached_property
+    def activity(self) -> FloatArray:
+        """``[M]`` mean distance of the face's blendshapes from their own medians."""
+        shapes = self.series.blendshapes[:, [BLENDSHAPES.index(name) for name in FACE]]
+        return np.asarray(np.abs(deviation_from_median(shapes)).mean(axis=1))
 
+    @cached_property
+    def blinks(self) -> Blinks:
+        """The blinks, found in the frames and not in the series."""
+        return find_blinks(self.track, self.series.levels["eye_aspect_ratio"])
 
-def _fraction(matches: NDArray[np.bool_], samples: FloatArray) -> tuple[float, FloatArray]:
-    return _mean(np.where(np.isfinite(samples), matches, np.nan)), samples
+    @cached_property
+    def bursts(self) -> Bursts:
+        """Brief movements of the face, found in the frames."""
+        return find_bursts(self.track)
 
+    @cached_property
+    def brow_bursts(self) -> Bursts:
+        """Brief movements of the brows, found in the frames."""
+        return find_brow_bursts(self.track, self.series.levels)
 
-def _per_minute(session: Session, count: int, samples: FloatArray) -> float:
-    observed_s = float(np.isfinite(samples).mean()) * session.series.duration_s
-    _need("seconds in view", observed_s, session.limits.rate_s)
-    return 60.0 * count / observed_s
-
-
-def _need(what: str, found: float, least: float) -> None:
-    # A camera of 29.97 frames per second is one of 30.
-    if found < 0.99 * least:
-        msg = f"Needs at least {least:g} {what}, got {found:.1f}"
-        raise Unsupported(msg)
-
-
-def _smiles(session: Session) -> tuple[Episode, ...]:
-    return episodes(session.column("smile"), rate_hz=session.series.rate_hz)
-
-
-def smile_rate(session: Session) -> tuple[float, FloatArray]:
-    """Smiles per minute; a smile is an activation above 0.5 until below 0.3, for 0.3 s or more."""
-    samples = session.column("smile")
-    return _per_minute(session, len(_smiles(session)), samples), samples
-
-
-def smile_time(session: Session) -> tuple[float, FloatArray]:
-    """Share of the time in view that was spent in smiles."""
-    samples = session.column("smile")
-    smiling_s = sum(smile.duration_s for smile in _smiles(session))
-    observed_s = float(np.isfinite(samples).sum()) / session.series.rate_hz
-    return (smiling_s / observed_s if observed_s > 0 else float("nan")), samples
-
-
-def smile_duration(session: Session) -> tuple[float, FloatArray]:
-    """Mean length of a smile in seconds."""
-    smiles = _smiles(session)
-    if not smiles and np.isfinite(session.column("smile")).any():
-        msg = "No smile was seen"
-        raise Unsupported(msg)
-    return _mean(np.array([smile.duration_s for smile in smiles])), session.column("smile")
-
-
-def smile_peak(session: Session) -> tuple[float, FloatArray]:
-    """Strongest smile activation of the recording, averaged over one sample."""
-    samples = session.column("smile")
-    return float(np.nanmax(np.append(samples, -np.inf))), samples
-
-
-def contempt_rate(session: Session) -> tuple[float, FloatArray]:
-    """One-sided dimples outside smiles, per minute, against the own resting asymmetry."""
-    # A broad smile deepens the dimples unevenly; contempt is one corner pulled without it.
-    calm = np.where(session.column("smile") < 0.3, session.column("dimple_asymmetry"), np.nan)
-    uneven = np.abs(deviation_from_median(calm))
-    found = episodes(uneven, rate_hz=session.series.rate_hz, on=0.15, off=0.08)
-    return _per_minute(session, len(found), uneven), uneven
-
-
-def mouth_speed(session: Session) -> tuple[float, FloatArray]:
-    """Root mean square speed of the mouth opening, in IOD per second."""
-    _need("frames per second", session.track.fps, session.limits.mouth_fps)
-    samples = session.column("mouth_speed")
-    return float(np.sqrt(_mean(samples**2))), samples
-
-
-def gaze_down(session: Session) -> tuple[float, FloatArray]:
-    """Share of the time with open eyes in which they look down.
-
-    Down is an activation above 0.5, or 0.1 above the subject's own gaze at the camera, which is
-    taken to fill a quarter of the time or more; deep-set eyes never reach 0.5.
-    """
-    # Closed lids look like a lowered gaze to the model.
-    open_eyes = session.column("eye_aspect_ratio") >= _OPEN_EYES
-    samples = np.where(open_eyes, session.column("gaze_down"), np.nan)
-    known = samples[np.isfinite(samples)]
-    level = float(np.percentile(known, 25)) if len(known) else 0.0
-    return _fraction(samples > min(0.5, level + 0.1), samples)
-
-
-def gaze_to_camera(session: Session) -> tuple[float, FloatArray]:
-    """Share of the time with the head within 10 degrees of yaw and 8 of pitch of its median.
-
-    The median stands in for a calibrated target, so this is steadiness of orientation; it is eye
-    contact only where the camera stands at the partner's eyes.
-    """
-    pitch, yaw = session.column("head_pitch"), session.column("head_yaw")
-    return _fraction((np.abs(yaw) < 10.0) & (np.abs(pitch) < 8.0), pitch)
-
-
-def head_down(session: Session) -> tuple[float, FloatArray]:
-    """Share of the time with the head more than 10 degrees below its median pitch."""
-    samples = session.column("head_pitch")
-    return _fraction(samples < -10.0, samples)
-
-
-def head_pitch(session: Session) -> tuple[float, FloatArray]:
-    """Mean pitch in degrees, chin up positive; holds the tilt of the camera, so compare within."""
-    samples = session.series.pose_deg[:, 0]
-    return _mean(samples), samples
-
-
-def head_amplitude(session: Session) -> tuple[float, FloatArray]:
-    """Standard deviation of the head pose over pitch, yaw and roll together, in degrees."""
-    pose = session.series.pose_deg
-    seen = pose[np.isfinite(pose).all(axis=1)]
-    return float(np.sqrt(seen.var(axis=0).sum())) if len(seen) else float("nan"), pose[:, 0]
-
-
-def _blinks(session: Session) -> Blinks:
-    _need("frames per second", session.track.fps, session.limits.blink_fps)
-    blinks = find_blinks(session.track)
-    _need("seconds with open eyes in view", blinks.observed_s, session.limits.blink_s)
-    return blinks
-
-
-def blink_rate(session: Session) -> tuple[float, FloatArray]:
-    """Blinks per minute in which a blink could be seen."""
-    blinks = _blinks(session)
-    return 60.0 * len(blinks.times_s) / blinks.observed_s, blinks.openness
-
-
-def blink_interval(session: Session) -> tuple[float, FloatArray]:
-    """Median time between blinks in seconds."""
-    blinks = _blinks(session)
-    if len(blinks.times_s) < 3:
-        msg = f"Needs at least 3 blinks, got {len(blinks.times_s)}"
-        raise Unsupported(msg)
-    return float(np.median(np.diff(blinks.times_s))), blinks.openness
-
-
-def _bursts(session: Session) -> Bursts:
-    _need("frames per second", session.track.fps, session.limits.brief_fps)
-    return find_bursts(session.track)
-
-
-def burst_rate(session: Session) -> tuple[float, FloatArray]:
-    """Brief movements per minute."""
-    bursts = _bursts(session)
-    return _per_minute(session, len(bursts.durations_s), bursts.activity), bursts.activity
-
-
-def burst_duration(session: Session) -> tuple[float, FloatArray]:
-    """Median length of a brief movement in milliseconds."""
-    bursts = _bursts(session)
-    if len(bursts.durations_s) == 0:
-        msg = "No brief movement was seen"
-        raise Unsupported(msg)
-    return 1000.0 * float(np.median(bursts.durations_s)), bursts.activity
-
-
-def expressivity(session: Session) -> tuple[float, FloatArray]:
-    """Mean distance of the mouth, brow, cheek and nose activations from their own medians."""
-    shapes = session.series.blendshapes[:, [BLENDSHAPES.index(name) for name in _FACE]]
-    activity = np.abs(deviation_from_median(shapes)).mean(axis=1)
-    return _mean(activity), activity
-
-
-def asymmetry(session: Session) -> tuple[float, FloatArray]:
-    """Mean difference between left and right activation over the paired blendshapes."""
-    shapes = session.series.blendshapes
-    left = [BLENDSHAPES.index(name) for name in _FACE if f"{name[:-4]}Right" in _FACE]
-    right = [BLENDSHAPES.index(f"{BLENDSHAPES[index][:-4]}Right") for index in left]
-    uneven = np.abs(shapes[:, left] - shapes[:, right]).mean(axis=1)
-    return _mean(uneven), uneven
-
-
-def reactivity(session: Session) -> tuple[float, FloatArray]:
-    """Change of expression after a stimulus; no recording holds the times of stimuli."""
-    del session
-    msg = "Needs an events file that says when each stimulus was shown"
-    raise Unsupported(msg)
+    @cached_property
+    def neutral(self) -> Neutral:
+        """The subject's face at rest."""
+        return find_neutral(self.series, talking=self.spoken_by("subject"))

@@ -1,9 +1,13 @@
-"""Commands that answer to a subject: what was spent on anyone."""
+"""Commands that answer to a subject: what was spent on anyone, and how one is forgotten."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from client.commands.line import Folder, Json, app, exit_codes
-from shared_models.console import Screen, report_errors
+from shared_models.console import InputError, Screen, report_errors
 
 
 @app.command()
@@ -18,3 +22,33 @@ def budget(folder: Folder, *, json: Json = False) -> None:
     found = read_budget(site)
     found.show(screen)
     screen.answer(found.to_json())
+
+
+@app.command()
+@report_errors(exit_codes)
+def forget(
+    folder: Folder,
+    subject: Annotated[
+        str, typer.Argument(metavar="SUBJECT", help="The pseudonym, as in the table's subject_id.")
+    ],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase without being asked.")] = False,
+    json: Json = False,
+) -> None:
+    """Forget a subject who withdrew: erase, keep out of every later round, write a certificate.
+
+    Shows first what will be erased and what cannot be undone. A site that is serving leaves the
+    subject out from its next request on. After a crash, run it again: it finishes the work.
+    """
+    from client.forgetting import report_erasure, show_traces
+    from client.site import open_site
+    from client.withdrawal import find_traces, forget_subject
+
+    screen = Screen(json=json)
+    site = open_site(folder)
+    traces = find_traces(site, subject)
+    show_traces(screen, traces)
+    if not traces.is_forgotten and not yes and not typer.confirm("Erase?", err=json):
+        msg = "Nothing was erased, because it was not agreed to."
+        raise InputError(msg)
+    report_erasure(screen, site, traces, forget_subject(site, subject))

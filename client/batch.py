@@ -184,7 +184,11 @@ def to_stored(
         quality={name: _finite(value) for name, value in quality.items()},
         indicators={
             name: StoredIndicator(
-                _number(one.value), one.unit, _number(one.coverage), reason=one.reason
+                _number(one.value),
+                one.unit,
+                _number(one.coverage),
+                reason=one.reason,
+                note=one.note,
             )
             for name, one in extraction.indicators.items()
         },

@@ -126,6 +126,10 @@ class Certificate:
                 f"together reveal of the subject by {bound}",
             },
             {
+                "what": "old blocks that the drive or snapshots of its file system may keep",
+                "why": "no program can reach them; they open only with the site's storage key",
+            },
+            {
                 "what": "backups, exported tables and pages, videos, notes and rows of the tables",
                 "why": "they lie outside the store: the site has to delete them itself",
             },

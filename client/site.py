@@ -28,6 +28,7 @@ SITE_FILE = "site.toml"
 CONSORTIUM_FILE = "consortium.toml"
 STORAGE_KEY = "storage.key"
 LEDGER_KEY = "ledger.pem"
+EXCHANGE_KEY = "exchange.key"
 IDENTITY_KEY = "identity"
 IDENTITY_PUBLIC = "identity.pub"
 PRIVATE_FOLDERS = ("keys", "store", "state", "videos")
@@ -130,6 +131,11 @@ class Site:
     def ledger_key(self) -> Ed25519PrivateKey:
         """The key that signs the ledger's rows."""
         return keys.load_ledger_key(self.paths.keys / LEDGER_KEY)
+
+    @cached_property
+    def exchange_secret(self) -> bytes:
+        """What the site's keys for secure sums are derived from, one for each run."""
+        return keys.load_storage_key(self.paths.keys / EXCHANGE_KEY)
 
     @cached_property
     def identity_key(self) -> EllipticCurvePrivateKey:
@@ -237,6 +243,8 @@ def _make_keys(folder: Path) -> None:
     """Each key that is not there yet."""
     if not (folder / STORAGE_KEY).exists():
         keys.create_storage_key(folder / STORAGE_KEY)
+    if not (folder / EXCHANGE_KEY).exists():
+        keys.create_storage_key(folder / EXCHANGE_KEY)
     if not (folder / LEDGER_KEY).exists():
         keys.create_ledger_key(folder / LEDGER_KEY)
     if not (folder / IDENTITY_KEY).exists():

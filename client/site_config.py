@@ -53,6 +53,7 @@ class PolicySection:
     allowed_networks: Annotated[tuple[str, ...], Field(min_length=1)]
     approved_bundles: tuple[Sha256, ...] = ()
     allow_no_privacy: bool = False
+    require_secure_sum: bool = False
 
     def to_policy(self) -> SitePolicy:
         """The limits as the privacy layer checks them."""
@@ -65,6 +66,7 @@ class PolicySection:
             allowed_networks=self.allowed_networks,
             approved_bundles=self.approved_bundles,
             allow_no_privacy=self.allow_no_privacy,
+            require_secure_sum=self.require_secure_sum,
         )
 
 

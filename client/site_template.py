@@ -129,7 +129,7 @@ def new_site_toml(consortium: Consortium, site_id: str, *, consortium_file: str)
     config = consortium.config
     plans = (config.training_plan(), config.tally_plan())
     # Rounded down in the third digit: the calibration of another version may differ in the last.
-    min_noise = math.floor(min(plan.noise_multiplier for plan in plans) * 1000) / 1000
+    min_noise = math.floor(min(plan.released_noise_multiplier for plan in plans) * 1000) / 1000
     return SITE_TOML.format(
         site_id=site_id,
         consortium_file=consortium_file,

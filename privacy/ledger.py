@@ -86,6 +86,10 @@ class BudgetExceeded(LedgerError):  # noqa: N818 - a refusal, not a fault
         return max(0.0, self.cap - self.spent)
 
 
+class AlreadyReservedError(LedgerError):
+    """A release that may be made only once was reserved before."""
+
+
 class PrivacyLedger:
     """Durable, append-only record of this site's releases.
 
@@ -114,6 +118,7 @@ class PrivacyLedger:
         delta: float,
         purpose: str,
         cap_epsilon: float,
+        once: bool = False,
     ) -> Reservation:
         """Write down a release before it is computed; durable when this returns.
 
@@ -126,12 +131,14 @@ class PrivacyLedger:
             delta: in (0, 1).
             purpose: what it is for, such as a run and round; nothing of a subject.
             cap_epsilon: epsilon that no subject may pass at ``delta``, > 0.
+            once: refuse a release that was reserved before, whoever else asks at the same moment.
 
         Returns:
             The reservation, new or as it was made before.
 
         Raises:
             BudgetExceeded: some subject would pass the cap.
+            AlreadyReservedError: ``once`` was asked for, and it is not the first time.
             LedgerError: a value is out of range, the release_id stands for something else, or the
                 ledger is not whole.
         """
@@ -157,6 +164,9 @@ class PrivacyLedger:
             made_before = self._find(release_id)
             if made_before is None:
                 return self._write(wanted, tags)
+        if once:
+            msg = f"Release {release_id!r} was reserved before and may be made only once."
+            raise AlreadyReservedError(msg)
         if made_before.terms() != wanted.terms():
             msg = (
                 f"Release {release_id!r} was reserved with other terms: "

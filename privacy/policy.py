@@ -17,13 +17,15 @@ class SitePolicy:
 
     Attributes:
         max_epsilon_per_subject: cap on epsilon of any subject over everything ever released, > 0.
-        min_noise_multiplier: least noise this site adds itself, in units of max_grad_norm, >= 0.
+        min_noise_multiplier: least noise of what the coordinator sees (this site's release, or
+            the sum in mode ``distributed``), in units of max_grad_norm, >= 0.
         min_subjects: fewest subjects that may stand behind a release, >= 1.
         max_rounds: most releases in one run, >= 1.
         allowed_networks: registry names that may be trained here; empty allows none.
         approved_bundles: SHA-256 (hex) of the application bundles that may run here.
         max_delta: largest delta a guarantee may be stated at, in (0, 1).
         allow_no_privacy: lets mode ``off`` through; for simulated data only.
+        require_secure_sum: refuses every mode in which the coordinator sees this site's release.
 
     Raises:
         PolicyError: any value is out of its range; all faults are reported at once.
@@ -37,6 +39,7 @@ class SitePolicy:
     approved_bundles: tuple[str, ...]
     max_delta: float
     allow_no_privacy: bool = False
+    require_secure_sum: bool = False
 
     def __post_init__(self) -> None:
         rules = (
@@ -95,6 +98,9 @@ def check_plan(
     violations = _check_scale(
         policy, rounds=plan.steps if rounds is None else rounds, subjects=subjects, network=network
     )
+    if policy.require_secure_sum and plan.mode != "distributed":
+        message = f"The plan has mode {plan.mode!r}, which shows this site's release by itself."
+        violations.append(Violation("require_secure_sum", message))
     if plan.mode == "off":
         return violations + _check_no_privacy(policy)
     return violations + _check_privacy(plan, policy)
@@ -132,10 +138,10 @@ def _check_no_privacy(policy: SitePolicy) -> list[Violation]:
 
 def _check_privacy(plan: PrivacyPlan, policy: SitePolicy) -> list[Violation]:
     violations = []
-    if plan.noise_multiplier < policy.min_noise_multiplier:
+    if plan.released_noise_multiplier < policy.min_noise_multiplier:
         message = (
-            f"The plan has noise multiplier {plan.noise_multiplier:g} at this site, "
-            f"required is {policy.min_noise_multiplier:g}."
+            f"The plan has noise multiplier {plan.released_noise_multiplier:g} in what is "
+            f"released, required is {policy.min_noise_multiplier:g}."
         )
         violations.append(Violation("min_noise_multiplier", message))
     if plan.delta > policy.max_delta:

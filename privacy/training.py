@@ -50,6 +50,9 @@ class SubjectDPOptimizer(DPOptimizer):  # type: ignore[misc]
             off the data: the live count would reveal who is there.
         noise: where the noise comes from.
 
+    Attributes:
+        sums: clipped gradients added up so far, one tensor a trained parameter, without noise.
+
     Raises:
         ValueError: a value is out of range.
     """
@@ -76,7 +79,7 @@ class SubjectDPOptimizer(DPOptimizer):  # type: ignore[misc]
         )
         self._noise = noise
         self._trained = [p for p in self.params if p.requires_grad]
-        self._sum = [torch.zeros_like(p) for p in self._trained]
+        self.sums = [torch.zeros_like(p) for p in self._trained]
 
     @property
     def accumulated_iterations(self) -> int:
@@ -95,12 +98,12 @@ class SubjectDPOptimizer(DPOptimizer):  # type: ignore[misc]
         norm = gradient_norm(gradients)
         if math.isfinite(norm):
             factor = min(1.0, self.max_grad_norm / norm) if norm > 0 else 1.0
-            torch._foreach_add_(self._sum, gradients, alpha=factor)
+            torch._foreach_add_(self.sums, gradients, alpha=factor)
 
     def add_noise(self) -> None:
         """Put the noised sum into each parameter's gradient and start the next sum."""
         std = self.noise_multiplier * self.max_grad_norm
-        for parameter, total in zip(self._trained, self._sum, strict=True):
+        for parameter, total in zip(self._trained, self.sums, strict=True):
             noise = self._noise.normal(total.shape, std, dtype=total.dtype)
             parameter.grad = total + noise.to(total.device)
             total.zero_()
@@ -123,7 +126,7 @@ class SubjectDPOptimizer(DPOptimizer):  # type: ignore[misc]
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients and any sum that was begun."""
         self.original_optimizer.zero_grad(set_to_none)
-        for total in self._sum:
+        for total in self.sums:
             total.zero_()
 
 
@@ -173,23 +176,41 @@ def noised_gradient(  # noqa: PLR0913 - what is trained, on what and under which
         ModuleFaultError: the module would break the guarantee.
         ValueError: the plan is of mode ``off``, or ``expected_subjects`` is not positive.
     """
-    if plan.mode == "off":
-        msg = "Expected plan.mode local or distributed, got 'off': use plain_gradient instead."
-        raise ValueError(msg)
-    faults = find_module_faults(module)
-    if faults:
-        raise ModuleFaultError("\n".join(faults))
-    optimizer = SubjectDPOptimizer(
-        torch.optim.SGD(_trainable(module).values(), lr=1.0),
-        noise_multiplier=plan.noise_multiplier,
-        max_grad_norm=plan.max_grad_norm,
-        expected_subjects=expected_subjects,
-        noise=noise,
+    optimizer = _accumulate(
+        module, subjects, loss_of, plan=plan, expected_subjects=expected_subjects, noise=noise
     )
-    for subject in sample_subjects(subjects, plan.sample_rate, noise):
-        optimizer.accumulate(loss_of(module, subject))
     optimizer.pre_step()
     return _take_gradients(module)
+
+
+def clipped_sum(
+    module: Network,
+    subjects: Sequence[Subject],
+    loss_of: Callable[[Network, Subject], Tensor],
+    *,
+    plan: PrivacyPlan,
+    noise: NoiseSource,
+) -> dict[str, Tensor]:
+    """Sum of the subjects' clipped gradients, without noise: one subject moves it by at most C.
+
+    It must not leave as it is; a secure sum adds this site's share of the noise and a mask.
+
+    Args:
+        module: in training mode; its weights stay as they are.
+        subjects: as for :func:`noised_gradient`.
+        loss_of: mean loss over one subject's clips, a scalar.
+        plan: clipping and sampling; not of mode ``off``.
+        noise: where the draws of sampling come from.
+
+    Returns:
+        Sum by the name of each trainable parameter.
+
+    Raises:
+        ModuleFaultError: the module would break the guarantee.
+        ValueError: the plan is of mode ``off``.
+    """
+    optimizer = _accumulate(module, subjects, loss_of, plan=plan, expected_subjects=1, noise=noise)
+    return dict(zip(_trainable(module), optimizer.sums, strict=True))
 
 
 def plain_gradient(
@@ -260,6 +281,34 @@ def find_module_faults(module: nn.Module) -> list[str]:
         if layer.training and getattr(layer, "running_mean", None) is not None
     ]
     return faults
+
+
+def _accumulate(  # noqa: PLR0913 - as its two callers
+    module: Network,
+    subjects: Sequence[Subject],
+    loss_of: Callable[[Network, Subject], Tensor],
+    *,
+    plan: PrivacyPlan,
+    expected_subjects: int,
+    noise: NoiseSource,
+) -> SubjectDPOptimizer:
+    """An optimizer that holds the clipped sum over the plan's sample of subjects."""
+    if plan.mode == "off":
+        msg = "Expected plan.mode local or distributed, got 'off': use plain_gradient instead."
+        raise ValueError(msg)
+    faults = find_module_faults(module)
+    if faults:
+        raise ModuleFaultError("\n".join(faults))
+    optimizer = SubjectDPOptimizer(
+        torch.optim.SGD(_trainable(module).values(), lr=1.0),
+        noise_multiplier=plan.noise_multiplier,
+        max_grad_norm=plan.max_grad_norm,
+        expected_subjects=expected_subjects,
+        noise=noise,
+    )
+    for subject in sample_subjects(subjects, plan.sample_rate, noise):
+        optimizer.accumulate(loss_of(module, subject))
+    return optimizer
 
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:

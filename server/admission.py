@@ -11,11 +11,14 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from privacy.keys import verify
+from privacy.secure_sum import exchange_statement
 from shared_models.consortium import Consortium
 from shared_models.messages import (
+    CohortMember,
     HelloRequest,
     MessageError,
     RefusalCode,
+    SiteHello,
     decode_hello,
     decode_refusal,
     encode_hello_request,
@@ -36,12 +39,14 @@ class Admission:
         run_id: The run that the proof is bound to.
         sites: Site id by node id.
         rejected: Code and sentence by node id, for nodes that may not take part.
+        members: What each admitted site shows the others in a secure sum.
     """
 
     consortium: Consortium
     run_id: str
     sites: dict[int, str] = field(default_factory=dict)
     rejected: dict[int, tuple[str, str]] = field(default_factory=dict)
+    members: dict[str, CohortMember] = field(default_factory=dict)
 
     def gather(self, grid: Grid, *, timeout_s: float, patience_s: float) -> None:
         """Wait for the study's sites: for all of them a while, for a quorum longer.
@@ -124,7 +129,16 @@ class Admission:
         if claim.site_id in self.sites.values():
             msg = f"{claim.site_id} is connected twice: the first connection stays"
             raise MessageError(msg)
+        self.members[claim.site_id] = self._introduce(claim, entry.public_key)
         return claim.site_id
+
+    def _introduce(self, claim: SiteHello, public_key: str) -> CohortMember:
+        """The site's exchange key as the other sites will check it."""
+        statement = exchange_statement(self.run_id, claim.site_id, claim.exchange_key)
+        if not verify(public_key, claim.exchange_signature, statement):
+            msg = f"The exchange key of {claim.site_id} is not signed by its key in the study"
+            raise MessageError(msg)
+        return CohortMember(claim.site_id, claim.exchange_key, claim.exchange_signature)
 
 
 def nodes_of(sites: dict[int, str]) -> Iterable[tuple[int, str]]:

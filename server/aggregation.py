@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from privacy.accounting import Release, compose
+from privacy.accounting import Release, compose, site_noise_multiplier
 from shared_models.weights import State
 
 
@@ -87,3 +87,31 @@ def epsilon_of_sums(
         return None
     releases = [Release(noise_multiplier * math.sqrt(count), steps=1) for count in counts]
     return compose(releases, delta)
+
+
+def epsilons_of_secure_sums(
+    noise_multiplier: float, delta: float, sites_by_sum: Iterable[int], *, tolerated: int
+) -> tuple[float | None, float | None]:
+    """Epsilon of the sums, and of one site's parts were all masks broken.
+
+    Each sum carries ``noise_multiplier`` even without the shares of ``tolerated`` sites; a part of
+    a sum over P sites carries ``noise_multiplier / sqrt(P - tolerated)``. Sums that were asked for
+    and never completed count: the sites answered.
+
+    Args:
+        noise_multiplier: Of a sum, > 0.
+        delta: Probability with which the bound may fail.
+        sites_by_sum: Number of sites P asked for each sum.
+        tolerated: Sites whose noise may be missing or known.
+
+    Returns:
+        Both; None where nothing was released.
+    """
+    counts = list(sites_by_sum)
+    if not counts:
+        return None, None
+    parts = [
+        Release(site_noise_multiplier(noise_multiplier, sites=p, tolerated_dropouts=tolerated), 1)
+        for p in counts
+    ]
+    return compose([Release(noise_multiplier, len(counts))], delta), compose(parts, delta)

@@ -15,7 +15,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from privacy.accounting import epsilon_spent
-from server.aggregation import epsilon_of_sums
+from privacy.plan import PrivacyPlan
+from server.aggregation import epsilon_of_sums, epsilons_of_secure_sums
 from server.bundle import RUN_FOLDER
 from server.history import RunReport, SitePrivacy
 from server.progress import Progress, write_progress
@@ -78,7 +79,7 @@ def _make_report(
     config = consortium.config
     plan, tally_plan = config.training_plan(), config.tally_plan()
     training_s = math.fsum(report.seconds for report in strategy.rounds)
-    private = plan.mode != "off" and bool(strategy.rounds)
+    epsilon_sum, epsilon_site = _epsilons(strategy, plan)
     return RunReport(
         run_id=strategy.run_id,
         study_name=config.study.name,
@@ -88,16 +89,12 @@ def _make_report(
         mode=plan.mode,
         target_epsilon=plan.target_epsilon,
         delta=plan.delta,
-        noise_multiplier=plan.noise_multiplier,
+        noise_multiplier=plan.released_noise_multiplier,
         max_grad_norm=plan.max_grad_norm,
-        tally_noise_multiplier=tally_plan.noise_multiplier,
+        tally_noise_multiplier=tally_plan.released_noise_multiplier,
         fairness_epsilon=tally_plan.target_epsilon,
-        epsilon_sum=epsilon_of_sums(
-            plan.noise_multiplier, plan.delta, [len(r.participants) for r in strategy.rounds]
-        ),
-        epsilon_site=epsilon_spent(plan.noise_multiplier, plan.delta, steps=len(strategy.rounds))
-        if private
-        else None,
+        epsilon_sum=epsilon_sum,
+        epsilon_site=epsilon_site,
         rounds=tuple(strategy.rounds),
         evaluations=tuple(strategy.evaluations),
         sites=_site_privacy(strategy, consortium),
@@ -113,6 +110,20 @@ def _make_report(
         status="failed" if failure else "completed",
         status_detail=str(failure or ""),
         seconds={"total": seconds, "train": training_s, "evaluate": seconds - training_s},
+    )
+
+
+def _epsilons(strategy: ConsortiumStrategy, plan: PrivacyPlan) -> tuple[float | None, float | None]:
+    """What training revealed: the sums alone, and one site's releases were they seen apart."""
+    if plan.mode != "distributed":
+        counts = [len(report.participants) for report in strategy.rounds]
+        alone = None
+        if plan.mode != "off" and counts:
+            alone = epsilon_spent(plan.noise_multiplier, plan.delta, steps=len(counts))
+        return epsilon_of_sums(plan.noise_multiplier, plan.delta, counts), alone
+    tolerated = strategy.config.privacy.tolerated_dropouts
+    return epsilons_of_secure_sums(
+        plan.released_noise_multiplier, plan.delta, strategy.sums["train"], tolerated=tolerated
     )
 
 

@@ -6,9 +6,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
@@ -16,18 +17,21 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from privacy.plan import PrivacyPlan
+from privacy.secure_sum import FloatArray, add_masked
 from server.admission import Admission, nodes_of
 from server.aggregation import ServerOptimizer, average_updates
+from server.exchange import Exchange
 from server.history import EvaluationReport, RoundReport, evaluation_report
 from server.progress import Progress, write_progress
 from shared_models.consortium import TALLY_SENSITIVITY, Consortium
+from shared_models.masking import smallest_cohort, sum_terms
 from shared_models.messages import (
-    MessageError,
+    CohortMember,
+    MaskedReply,
     ModelRequest,
     ModelUpdate,
-    RefusalCode,
     TallyReply,
-    decode_refusal,
+    decode_masked,
     decode_tallies,
     decode_update,
     encode_model_request,
@@ -36,12 +40,12 @@ from shared_models.networks import BehaviourNet
 from shared_models.tallies import GroupTally
 from shared_models.weights import (
     State,
-    WeightsError,
     check_weights,
     digest_weights,
     save_weights,
     state_to_arrays,
     trainable_state,
+    unflatten_state,
 )
 
 PATIENCE_S = 30.0
@@ -49,7 +53,7 @@ PATIENCE_S = 30.0
 
 logger = logging.getLogger("vultus.coordinator")
 
-Answer = TypeVar("Answer", ModelUpdate, TallyReply)
+_CHARGED_AS = {"train": "training", "evaluate": "tallies"}
 
 
 def model_file(folder: Path, server_round: int) -> Path:
@@ -63,21 +67,19 @@ class QuorumError(RuntimeError):
     exit_code = 1
 
 
-@dataclass
-class Exchange:
-    """One round trip to the sites: who was asked, who answered, who did not and why."""
+@dataclass(frozen=True)
+class SecureSum:
+    """What a secure sum gave.
 
-    asked: dict[int, str]
-    base_digest: str
-    started: float = field(default_factory=time.monotonic)
-    refusals: list[tuple[str, str, str]] = field(default_factory=list)
-    answered: set[str] = field(default_factory=set)
+    Attributes:
+        values: ``[D]`` the noised sum.
+        sites: Sites in it.
+        noise_stddev: Standard deviation of the noise in each entry.
+    """
 
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Sites that neither answered nor refused."""
-        heard = self.answered | {site for site, _, _ in self.refusals}
-        return tuple(sorted(set(self.asked.values()) - heard))
+    values: FloatArray
+    sites: tuple[str, ...]
+    noise_stddev: float
 
 
 class ConsortiumStrategy(Strategy):
@@ -93,6 +95,7 @@ class ConsortiumStrategy(Strategy):
         rounds: What happened in each training round.
         evaluations: Tallies of each evaluation, summed over sites.
         epsilon_by_site: What the sites' ledgers reported last: training and held-out subjects.
+        sums: Number of sites in each secure sum that was asked for, by its purpose.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class ConsortiumStrategy(Strategy):
         self.rounds: list[RoundReport] = []
         self.evaluations: list[EvaluationReport] = []
         self.epsilon_by_site: dict[str, dict[str, float]] = {}
+        self.sums: dict[str, list[int]] = {"train": [], "evaluate": []}
         self._frozen = network.state_dict()
         training = self.config.training
         self.optimizer = ServerOptimizer(
@@ -117,6 +121,7 @@ class ConsortiumStrategy(Strategy):
         self._training_plan = self.config.training_plan()
         self._tally_plan = self.config.tally_plan()
         self._exchange = Exchange({}, "")
+        self._grid: Grid | None = None
 
     def model_state(self) -> State:
         """The global model as it is judged and published: averaged weights on the frozen trunk."""
@@ -131,6 +136,7 @@ class ConsortiumStrategy(Strategy):
     ) -> Iterable[Message]:
         """Ask every admitted site for one noised step at the current weights."""
         del arrays, config  # the optimizer of this strategy holds the weights
+        self._grid = grid
         timeout_s = self.config.training.round_timeout_s
         if server_round == 1:
             self._require_reachable_quorum()
@@ -140,9 +146,7 @@ class ConsortiumStrategy(Strategy):
             self.admission.refresh(grid, timeout_s=timeout_s)
         self._require_quorum(server_round, len(self.admission.sites))
         self._note(server_round, "training", tuple(self.admission.sites.values()))
-        return self._ask(
-            "train", server_round, weights=self.optimizer.weights, plan=self._training_plan
-        )
+        return self._ask("train", server_round)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -152,21 +156,12 @@ class ConsortiumStrategy(Strategy):
         Raises:
             QuorumError: If fewer sites than the quorum sent a usable update.
         """
-        updates: dict[str, ModelUpdate] = {}
-        for message in replies:
-            if update := self._accept(message, self._read_update):
-                updates[update.site_id] = update
-                self._charge(update.site_id, "training", update.epsilon_spent)
-        self._require_quorum(server_round, len(updates))
-        sites = sorted(updates)
-        gradient = average_updates(
-            [updates[site].update for site in sites],
-            [self._weight(site) for site in sites],
-        )
+        gather = self._sum_updates if self._is_distributed else self._average_updates
+        gradient, sites = gather(server_round, replies)
         self.optimizer.step(gradient)
         save_weights(model_file(self.folder, server_round), self.model_state())
         norm = math.sqrt(sum(float((part.double() ** 2).sum()) for part in gradient.values()))
-        self.rounds.append(self._report_round(server_round, tuple(sites), norm))
+        self.rounds.append(self._report_round(server_round, sites, norm))
         return state_to_arrays(self.optimizer.weights), MetricRecord({"update_norm": norm})
 
     def configure_evaluate(
@@ -177,9 +172,7 @@ class ConsortiumStrategy(Strategy):
         if not self.config.training.evaluates_after(server_round):
             return []
         self._note(server_round, "evaluating", tuple(self.admission.sites.values()))
-        return self._ask(
-            "evaluate", server_round, weights=self.optimizer.average, plan=self._tally_plan
-        )
+        return self._ask("evaluate", server_round)
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -191,17 +184,8 @@ class ConsortiumStrategy(Strategy):
         """
         if not self.config.training.evaluates_after(server_round):
             return None
-        answers: dict[str, TallyReply] = {}
-        for message in replies:
-            if answer := self._accept(message, self._read_tallies(server_round)):
-                answers[answer.site_id] = answer
-                self._charge(answer.site_id, "tallies", answer.epsilon_spent)
-        self._require_quorum(server_round, len(answers))
-        tallies = [
-            tally
-            for site in sorted(answers)
-            for tally in self._tallies_of(answers[site], server_round)
-        ]
+        gather = self._sum_tallies if self._is_distributed else self._collect_tallies
+        tallies = gather(server_round, replies)
         self.evaluations.append(
             evaluation_report(
                 server_round,
@@ -213,9 +197,111 @@ class ConsortiumStrategy(Strategy):
         )
         return None
 
+    @property
+    def _is_distributed(self) -> bool:
+        return self._training_plan.mode == "distributed"
+
+    def _average_updates(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[State, tuple[str, ...]]:
+        """Weighted mean of the updates that are private each on its own, and whose they are."""
+        updates: dict[str, ModelUpdate] = {}
+        for message in replies:
+            if update := self._exchange.accept(message, self._read_update):
+                updates[update.site_id] = update
+                self._charge(update.site_id, "training", update.epsilon_spent)
+        self._require_quorum(server_round, len(updates))
+        sites = tuple(sorted(updates))
+        gradient = average_updates(
+            [updates[site].update for site in sites],
+            [self._weight(site) for site in sites],
+        )
+        return gradient, sites
+
+    def _sum_updates(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[State, tuple[str, ...]]:
+        """The same mean from a sum in which no site's part can be seen."""
+        summed = self._sum_securely("train", server_round, replies)
+        counted = math.fsum(self._weight(site) for site in summed.sites)
+        return unflatten_state(summed.values / counted, self.optimizer.weights), summed.sites
+
+    def _collect_tallies(self, server_round: int, replies: Iterable[Message]) -> list[GroupTally]:
+        answers: dict[str, TallyReply] = {}
+        for message in replies:
+            if answer := self._exchange.accept(message, self._read_tallies(server_round)):
+                answers[answer.site_id] = answer
+                self._charge(answer.site_id, "tallies", answer.epsilon_spent)
+        self._require_quorum(server_round, len(answers))
+        return [
+            tally
+            for site in sorted(answers)
+            for tally in self._tallies_of(answers[site], server_round)
+        ]
+
+    def _sum_tallies(self, server_round: int, replies: Iterable[Message]) -> list[GroupTally]:
+        """Tallies of all sites together; no site's own table can be seen."""
+        summed = self._sum_securely("evaluate", server_round, replies)
+        cells = list(self.config.tally_groups(server_round))
+        return [
+            GroupTally(attribute, group, row, summed.noise_stddev)
+            for (attribute, group), row in zip(
+                cells, summed.values.reshape(len(cells), -1), strict=True
+            )
+        ]
+
+    def _sum_securely(self, kind: str, server_round: int, replies: Iterable[Message]) -> SecureSum:
+        """The sum over a cohort of which every site answered, tried anew without those lost.
+
+        Raises:
+            QuorumError: If the cohort became too small, or the sums paid for are used up.
+        """
+        weights, plan = self._subject_of(kind)
+        size = sum(part.numel() for part in weights.values())
+        if kind == "evaluate":
+            size = math.prod(self._tally_shape(server_round))
+        attempt = 1
+        while True:
+            cohort = tuple(sorted(self._exchange.asked.values()))
+            read = partial(self._read_masked, size=size, attempt=attempt)
+            rows = {a.site_id: a for m in replies if (a := self._exchange.accept(m, read))}
+            self.sums[kind].append(len(cohort))
+            for site, answer in rows.items():
+                self._charge(site, _CHARGED_AS[kind], answer.epsilon_spent)
+            if len(rows) == len(cohort):
+                terms = sum_terms(self.config, cohort, plan=plan, size=size)
+                total = add_masked(rows[site].masked for site in cohort)
+                return SecureSum(terms.form.decode(total), cohort, terms.total_stddev)
+            if attempt > self.config.privacy.retries:
+                self._require_quorum(server_round, 0)
+            attempt += 1
+            messages = self._ask(kind, server_round, sites=set(rows), attempt=attempt)
+            assert self._grid is not None  # noqa: S101 - a round is configured before its replies
+            replies = self._grid.send_and_receive(
+                messages, timeout=self.config.training.round_timeout_s
+            )
+
+    def _subject_of(self, kind: str) -> tuple[State, PrivacyPlan]:
+        """Which weights a request is about, and the plan of what comes back."""
+        if kind == "train":
+            return self.optimizer.weights, self._training_plan
+        return self.optimizer.average, self._tally_plan
+
     def _ask(
-        self, kind: str, server_round: int, *, weights: State, plan: PrivacyPlan
+        self,
+        kind: str,
+        server_round: int,
+        *,
+        sites: set[str] | None = None,
+        attempt: int = 1,
     ) -> list[Message]:
+        """The requests of an exchange; of all admitted sites unless some are named."""
+        weights, plan = self._subject_of(kind)
+        asked = {n: s for n, s in self.admission.sites.items() if sites is None or s in sites}
+        members: tuple[CohortMember, ...] = ()
+        if plan.mode == "distributed":
+            self._require_cohort(server_round, len(asked))
+            members = tuple(self.admission.members[site] for site in sorted(asked.values()))
         request = ModelRequest(
             run_id=self.run_id,
             server_round=server_round,
@@ -223,54 +309,36 @@ class ConsortiumStrategy(Strategy):
             base_digest=digest_weights({**self._frozen, **weights}),
             consortium_digest=self.consortium.digest,
             plan=plan,
+            cohort=members,
+            attempt=attempt,
         )
-        self._exchange = Exchange(dict(self.admission.sites), request.base_digest)
+        before = self._exchange if attempt > 1 else Exchange({}, "")
+        self._exchange = Exchange(
+            asked, request.base_digest, refusals=before.refusals, lost=set(before.missing)
+        )
         content = encode_model_request(request)
         return [
             Message(
                 content=content, message_type=kind, dst_node_id=node, group_id=str(server_round)
             )
-            for node, _ in nodes_of(self.admission.sites)
+            for node, _ in nodes_of(asked)
         ]
-
-    def _accept(self, message: Message, read: Callable[[Message], Answer]) -> Answer | None:
-        """The answer in a reply, or None with the reason noted."""
-        site = self._exchange.asked.get(message.metadata.src_node_id)
-        if site is None:
-            return None
-        if message.has_error():
-            reason = message.error.reason or "no reason given"
-            self._exchange.refusals.append((site, str(RefusalCode.INTERNAL), reason))
-            return None
-        try:
-            if refusal := decode_refusal(message.content):
-                self._exchange.refusals.append((site, str(refusal.code), refusal.message))
-                return None
-            answer = read(message)
-            self._check_identity(answer, site)
-        except (MessageError, WeightsError) as error:
-            self._exchange.refusals.append((site, str(RefusalCode.WRONG_MESSAGE), str(error)))
-            return None
-        self._exchange.answered.add(site)
-        return answer
-
-    def _check_identity(self, answer: ModelUpdate | TallyReply, site: str) -> None:
-        if answer.site_id != site:
-            msg = f"Expected an answer of {site}, got one that says {answer.site_id!r}"
-            raise MessageError(msg)
-        if answer.base_digest != self._exchange.base_digest:
-            msg = f"Expected an answer for weights {self._exchange.base_digest[:12]}, got another"
-            raise MessageError(msg)
 
     def _read_update(self, message: Message) -> ModelUpdate:
         update = decode_update(message.content)
         check_weights(update.update, self.optimizer.weights)
         return update
 
-    def _read_tallies(self, server_round: int) -> Callable[[Message], TallyReply]:
+    def _tally_shape(self, server_round: int) -> tuple[int, int]:
         cells = len(list(self.config.tally_groups(server_round)))
-        shape = (cells, 2 * self.config.fairness.bins + 3)
+        return cells, 2 * self.config.fairness.bins + 3
+
+    def _read_tallies(self, server_round: int) -> Callable[[Message], TallyReply]:
+        shape = self._tally_shape(server_round)
         return lambda message: decode_tallies(message.content, shape=shape)
+
+    def _read_masked(self, message: Message, *, size: int, attempt: int) -> MaskedReply:
+        return decode_masked(message.content, size=size, attempt=attempt)
 
     def _tallies_of(self, answer: TallyReply, server_round: int) -> list[GroupTally]:
         stddev = self._tally_plan.noise_multiplier * TALLY_SENSITIVITY
@@ -309,14 +377,22 @@ class ConsortiumStrategy(Strategy):
             )
             raise QuorumError(msg)
 
+    def _require_cohort(self, server_round: int, present: int) -> None:
+        """A secure sum of too few would tell on each of them."""
+        least = smallest_cohort(self.config)
+        if present < least:
+            self._refuse_round(server_round, least, present)
+
     def _require_quorum(self, server_round: int, present: int) -> None:
         quorum = self.config.training.quorum
-        if present >= quorum:
-            return
+        if present < quorum:
+            self._refuse_round(server_round, quorum, present)
+
+    def _refuse_round(self, server_round: int, least: int, present: int) -> NoReturn:
         reasons = [f"{site} refused ({code}: {text})" for site, code, text in self._refusals()]
         silent = sorted({*self._exchange.missing, *self.admission.missing()})
         reasons += [f"{site} did not answer" for site in silent]
-        msg = f"Round {server_round} needs {quorum} sites, {present} took part: " + (
+        msg = f"Round {server_round} needs {least} sites, {present} took part: " + (
             "; ".join(reasons) or "no site is connected"
         )
         raise QuorumError(msg)

@@ -144,7 +144,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class PrivacyConfig:
-    """``[privacy]``: the promise to each subject of the training set."""
+    """``[privacy]``: the promise to each subject of the training set.
+
+    In mode ``distributed`` each site adds a share of the noise: the sum carries all that is
+    promised even if ``tolerated_dropouts`` of its sites tell theirs to somebody. ``retries`` more
+    sums than rounds are paid for beforehand, for rounds in which a site is lost (docs/adr/0010).
+    """
 
     unit: Literal["subject"] = "subject"
     mode: Mode = "local"
@@ -152,6 +157,7 @@ class PrivacyConfig:
     delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-3
     max_grad_norm: Annotated[float, Field(gt=0)] = 0.5
     tolerated_dropouts: Annotated[int, Field(ge=0)] = 0
+    retries: Annotated[int, Field(ge=0, le=1000)] = 2
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -264,7 +270,8 @@ class ConsortiumConfig:
             self.privacy,
             target_epsilon=self.privacy.target_epsilon,
             sensitivity=self.privacy.max_grad_norm,
-            steps=self.training.rounds,
+            steps=self.training.rounds + self._retries,
+            sites=len(self.sites),
         )
 
     def tally_plan(self) -> PrivacyPlan:
@@ -272,16 +279,22 @@ class ConsortiumConfig:
 
         ``max_grad_norm`` is the norm of one subject's contribution to a table.
         """
-        tables = sum(
+        released = [
             len(self.tally_attributes(server_round))
             for server_round in range(1, self.training.rounds + 1)
-        )
+        ]
         return _plan(
             self.privacy,
             target_epsilon=self.fairness.epsilon,
             sensitivity=TALLY_SENSITIVITY,
-            steps=tables,
+            steps=sum(released) + self._retries * max(released),
+            sites=len(self.sites),
         )
+
+    @property
+    def _retries(self) -> int:
+        """Sums that are paid for beyond those that the study needs."""
+        return self.privacy.retries if self.privacy.mode == "distributed" else 0
 
     def tally_attributes(self, server_round: int) -> tuple[str, ...]:
         """The tables that are released after a round: all of them at the end, one on the way."""
@@ -303,19 +316,20 @@ class ConsortiumConfig:
 
 
 def _plan(
-    privacy: PrivacyConfig, *, target_epsilon: float, sensitivity: float, steps: int
+    privacy: PrivacyConfig, *, target_epsilon: float, sensitivity: float, steps: int, sites: int
 ) -> PrivacyPlan:
     off = privacy.mode == "off"
+    shares = max(1, sites - privacy.tolerated_dropouts) if privacy.mode == "distributed" else 1
+    noise = 0.0 if off else calibrate_noise_multiplier(target_epsilon, privacy.delta, steps=steps)
     return PrivacyPlan(
         mode=privacy.mode,
-        noise_multiplier=0.0
-        if off
-        else calibrate_noise_multiplier(target_epsilon, privacy.delta, steps=steps),
+        noise_multiplier=noise / math.sqrt(shares),
         max_grad_norm=sensitivity,
         sample_rate=1.0,
         steps=steps,
         delta=privacy.delta,
         target_epsilon=None if off else target_epsilon,
+        noise_shares=shares,
     )
 
 

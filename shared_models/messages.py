@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
 
 from privacy.plan import PrivacyPlan
 from shared_models.tallies import Float64Array
@@ -38,6 +39,8 @@ class RefusalCode(StrEnum):
     TOO_FEW_SUBJECTS = "too_few_subjects"
     UNSUPPORTED_MODE = "unsupported_mode"
     NOT_A_MEMBER = "not_a_member"
+    COHORT = "cohort"
+    REPEATED = "repeated"
     INTERNAL = "internal"
 
 
@@ -72,11 +75,31 @@ class SiteHello:
         consortium_digest: Digest that the site has pinned.
         version: Vultus version at the site.
         signature: Signature over :func:`hello_statement`.
+        exchange_key: The site's public key for the secure sums of this run.
+        exchange_signature: Signature over :func:`privacy.secure_sum.exchange_statement`, for the
+            other sites.
     """
 
     site_id: str
     consortium_digest: str
     version: str
+    signature: bytes
+    exchange_key: bytes
+    exchange_signature: bytes
+
+
+@dataclass(frozen=True)
+class CohortMember:
+    """A site of a secure sum, as the coordinator introduces it to the others.
+
+    Attributes:
+        site_id: The site.
+        exchange_key: Its public key for this run.
+        signature: By the site's identity key, which every site knows from the study.
+    """
+
+    site_id: str
+    exchange_key: bytes
     signature: bytes
 
 
@@ -91,6 +114,8 @@ class ModelRequest:
         base_digest: Digest over all tensors, frozen ones too.
         consortium_digest: Digest of the study that the coordinator follows.
         plan: Privacy plan, which the site compares with its own.
+        cohort: Sites that are summed, in order of id; empty unless the plan is ``distributed``.
+        attempt: 1, or more where an earlier cohort of this round lost a site.
     """
 
     run_id: str
@@ -99,6 +124,8 @@ class ModelRequest:
     base_digest: str
     consortium_digest: str
     plan: PrivacyPlan
+    cohort: tuple[CohortMember, ...] = ()
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
@@ -140,7 +167,28 @@ class TallyReply:
     epsilon_spent: float
 
 
-Reply = ModelUpdate | TallyReply | SiteHello | Refusal
+@dataclass(frozen=True)
+class MaskedReply:
+    """A site's part of a secure sum: without the rest of the cohort it is noise.
+
+    Attributes:
+        site_id: Site that sends it.
+        server_round: Round it answers.
+        base_digest: Digest of the weights it was computed at.
+        masked: ``[D]`` uint32.
+        attempt: Which cohort of the round it belongs to.
+        epsilon_spent: As for the other replies; what the sum reveals.
+    """
+
+    site_id: str
+    server_round: int
+    base_digest: str
+    masked: NDArray[np.uint32]
+    attempt: int
+    epsilon_spent: float
+
+
+Reply = ModelUpdate | TallyReply | MaskedReply | SiteHello | Refusal
 
 
 def hello_statement(request: HelloRequest, *, node_id: int, site_id: str) -> bytes:
@@ -171,11 +219,24 @@ def encode_model_request(request: ModelRequest) -> RecordDict:
             "server_round": request.server_round,
             "base_digest": request.base_digest,
             "consortium_digest": request.consortium_digest,
+            "attempt": request.attempt,
+        }
+    )
+    cohort = ConfigRecord(
+        {
+            "site_ids": [member.site_id for member in request.cohort],
+            "exchange_keys": [member.exchange_key for member in request.cohort],
+            "signatures": [member.signature for member in request.cohort],
         }
     )
     plan = ConfigRecord({k: v for k, v in request.plan.to_dict().items() if v is not None})
     return RecordDict(
-        {"request": header, "plan": plan, "weights": state_to_arrays(request.weights)}
+        {
+            "request": header,
+            "plan": plan,
+            "cohort": cohort,
+            "weights": state_to_arrays(request.weights),
+        }
     )
 
 
@@ -199,6 +260,8 @@ def decode_model_request(content: RecordDict) -> ModelRequest:
         base_digest=_field(header, "base_digest", str),
         consortium_digest=_field(header, "consortium_digest", str),
         plan=plan,
+        cohort=_cohort(_config(content, "cohort")),
+        attempt=_field(header, "attempt", int),
     )
 
 
@@ -215,6 +278,9 @@ def encode_reply(reply: Reply) -> RecordDict:
         case TallyReply(tallies=tallies):
             raw = np.ascontiguousarray(tallies, dtype=np.float64)
             arrays = ArrayRecord({"tallies": Array("float64", raw.shape, "raw", raw.tobytes())})
+        case MaskedReply(masked=masked):
+            ring = np.ascontiguousarray(masked, dtype="<u4")
+            arrays = ArrayRecord({"masked": Array("uint32", ring.shape, "raw", ring.tobytes())})
     header = ConfigRecord(
         {
             "site_id": reply.site_id,
@@ -223,6 +289,8 @@ def encode_reply(reply: Reply) -> RecordDict:
             "epsilon_spent": reply.epsilon_spent,
         }
     )
+    if isinstance(reply, MaskedReply):
+        header["attempt"] = reply.attempt
     return RecordDict({"reply": header, "arrays": arrays})
 
 
@@ -256,6 +324,8 @@ def decode_hello(content: RecordDict) -> SiteHello:
         _field(fields, "consortium_digest", str),
         _field(fields, "version", str),
         _field(fields, "signature", bytes),
+        _field(fields, "exchange_key", bytes),
+        _field(fields, "exchange_signature", bytes),
     )
 
 
@@ -293,7 +363,37 @@ def decode_tallies(content: RecordDict, *, shape: tuple[int, int]) -> TallyReply
     return _decode_answer(content, lambda **header: TallyReply(tallies=tallies, **header))
 
 
-Answer = TypeVar("Answer", ModelUpdate, TallyReply)
+def decode_masked(content: RecordDict, *, size: int, attempt: int) -> MaskedReply:
+    """A site's part of a secure sum.
+
+    Args:
+        content: The reply.
+        size: Expected entries D.
+        attempt: The cohort that was asked.
+
+    Raises:
+        MessageError: If a record or field is missing or of another type, the vector has another
+            form, or the reply belongs to another attempt.
+    """
+    arrays = _arrays(content, "arrays")
+    if list(arrays) != ["masked"]:
+        msg = f"Expected one array 'masked', got {sorted(arrays)}"
+        raise MessageError(msg)
+    vector = read_array("masked", arrays["masked"])
+    if vector.shape != (size,) or vector.dtype != np.uint32:
+        msg = f"Expected a masked vector of {size} uint32, got {vector.dtype} {vector.shape}"
+        raise MessageError(msg)
+    found = _field(_config(content, "reply"), "attempt", int)
+    if found != attempt:
+        msg = f"Expected an answer to attempt {attempt}, got one to {found}"
+        raise MessageError(msg)
+    masked = vector.astype(np.uint32)
+    return _decode_answer(
+        content, lambda **header: MaskedReply(masked=masked, attempt=found, **header)
+    )
+
+
+Answer = TypeVar("Answer", ModelUpdate, TallyReply, MaskedReply)
 
 
 def _decode_answer(content: RecordDict, make: Callable[..., Answer]) -> Answer:
@@ -308,6 +408,26 @@ def _decode_answer(content: RecordDict, make: Callable[..., Answer]) -> Answer:
         base_digest=_field(header, "base_digest", str),
         epsilon_spent=epsilon,
     )
+
+
+def _cohort(fields: Mapping[str, object]) -> tuple[CohortMember, ...]:
+    columns = [
+        _list(fields, "site_ids", str),
+        _list(fields, "exchange_keys", bytes),
+        _list(fields, "signatures", bytes),
+    ]
+    if len({len(column) for column in columns}) != 1:
+        msg = "Expected one key and one signature for each site of the cohort"
+        raise MessageError(msg)
+    return tuple(CohortMember(*row) for row in zip(*columns, strict=True))
+
+
+def _list(fields: Mapping[str, object], name: str, kind: type[T]) -> list[Any]:
+    values = fields.get(name)
+    if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
+        msg = f"Expected {name} to be a list of {kind.__name__}"
+        raise MessageError(msg)
+    return values
 
 
 def _config(content: RecordDict, name: str) -> Mapping[str, object]:

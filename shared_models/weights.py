@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 State = dict[str, Tensor]
 
+_DTYPES = {"float32", "float64", "int64", "uint32", "uint64"}
+
 
 class WeightsError(ValueError):
     """Weights that do not belong to the network, or are not finite."""
@@ -103,8 +105,8 @@ def read_array(name: str, array: Array) -> np.ndarray[tuple[int, ...], np.dtype[
     Raises:
         WeightsError: See :func:`arrays_to_state`.
     """
-    if array.stype != "raw" or array.dtype not in {"float32", "float64", "int64", "uint64"}:
-        expected = "raw float32, float64, int64 or uint64"
+    if array.stype != "raw" or array.dtype not in _DTYPES:
+        expected = f"raw {', '.join(sorted(_DTYPES))}"
         msg = f"{name}: expected {expected}, got {array.stype} {array.dtype}"
         raise WeightsError(msg)
     dtype, shape = np.dtype(array.dtype), tuple(int(n) for n in array.shape)
@@ -112,6 +114,35 @@ def read_array(name: str, array: Array) -> np.ndarray[tuple[int, ...], np.dtype[
         msg = f"{name}: {len(array.data)} bytes do not fit {array.dtype} {shape}"
         raise WeightsError(msg)
     return np.frombuffer(array.data, dtype=dtype).reshape(shape).copy()
+
+
+def flatten_state(state: Mapping[str, Tensor]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """``[D]`` float64: all tensors in order of name, for sums that know no names."""
+    parts = [state[name].detach().cpu().numpy().ravel() for name in sorted(state)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def unflatten_state(
+    vector: np.ndarray[tuple[int], np.dtype[np.float64]], like: Mapping[str, Tensor]
+) -> State:
+    """The state that :func:`flatten_state` made a vector of.
+
+    Args:
+        vector: ``[D]``.
+        like: Tensors of the state's form.
+
+    Raises:
+        ValueError: If the vector has another length.
+    """
+    sizes = [like[name].numel() for name in sorted(like)]
+    if len(vector) != sum(sizes):
+        msg = f"Expected {sum(sizes)} numbers, got {len(vector)}"
+        raise ValueError(msg)
+    pieces = np.split(vector, np.cumsum(sizes)[:-1])
+    return {
+        name: torch.from_numpy(piece.copy()).reshape(like[name].shape).to(like[name].dtype)
+        for name, piece in zip(sorted(like), pieces, strict=True)
+    }
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:

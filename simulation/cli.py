@@ -65,7 +65,11 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         float, typer.Option(min=0.01, help="Privacy promised to each subject; smaller is safer.")
     ] = 3.0,
     mode: Annotated[
-        ModeName, typer.Option(help="local: each site adds full noise. off: no privacy at all.")
+        ModeName,
+        typer.Option(
+            help="local: each site adds full noise. distributed: a secure sum carries one noise. "
+            "off: no privacy at all."
+        ),
     ] = ModeName.LOCAL,
     network: Annotated[str, typer.Option(help="Network to train.")] = "behaviour_net",
     trainable: Annotated[
@@ -82,7 +86,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     """Run a whole study: cohort, sites, private training, evaluation, report."""
     screen = Screen(json=json)
     _require_new(out)
-    _require_available(mode)
+    _require_cohort(mode, sites)
     from simulation.study import design_study, peak_memory_bytes, run_study
 
     try:
@@ -250,11 +254,13 @@ def _require_new(out: Path) -> None:
         raise InputError(msg)
 
 
-def _require_available(mode: ModeName) -> None:
-    if mode is ModeName.DISTRIBUTED:
+def _require_cohort(mode: ModeName, sites: int) -> None:
+    from privacy.secure_sum import MIN_COHORT
+
+    if mode is ModeName.DISTRIBUTED and sites < MIN_COHORT:
         msg = (
-            "Expected --mode local or off, got distributed: secure aggregation is not part of "
-            "this version."
+            f"Expected --sites of at least {MIN_COHORT} with --mode distributed, got {sites}: a "
+            "smaller sum tells on its sites."
         )
         raise InputError(msg)
 

@@ -15,7 +15,15 @@ from flwr.app import RecordDict
 from torch import Tensor
 
 from privacy.audit import AuditLog
-from shared_models.messages import ModelUpdate, Refusal, Reply, SiteHello, TallyReply, encode_reply
+from shared_models.messages import (
+    MaskedReply,
+    ModelUpdate,
+    Refusal,
+    Reply,
+    SiteHello,
+    TallyReply,
+    encode_reply,
+)
 from shared_models.weights import find_weight_faults
 
 
@@ -59,6 +67,11 @@ def _find_faults(
             fits = tallies.shape == allowed_tallies and tallies.dtype == np.float64
             if not (fits and bool(np.isfinite(tallies).all())):
                 return [f"tallies: expected finite float64 {allowed_tallies}, got {tallies.shape}"]
+        case MaskedReply(masked=masked):
+            entries = sum(part.numel() for part in allowed_update.values())
+            forms = [(entries,), (math.prod(allowed_tallies),)]
+            if masked.dtype != np.uint32 or masked.shape not in forms:
+                return [f"masked: expected uint32 of a shape in {forms}, got {masked.shape}"]
     return []
 
 
@@ -74,7 +87,7 @@ def _describe(reply: Reply, content: RecordDict) -> dict[str, str | int | float]
         "sha256": sha256.hexdigest(),
     }
     match reply:
-        case ModelUpdate() | TallyReply():
+        case ModelUpdate() | TallyReply() | MaskedReply():
             receipt["server_round"] = reply.server_round
             receipt["base_digest"] = reply.base_digest
             if math.isfinite(reply.epsilon_spent):

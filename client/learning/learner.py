@@ -22,18 +22,34 @@ from torch import Tensor
 from client.exclusion import Exclusion, ExclusionList, open_exclusions
 from client.learning.dataset import SubjectClips, SubjectDataset, build_dataset
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
-from client.learning.training import SubjectItem, embed_subjects, make_items, site_gradient
+from client.learning.secure_sums import check_cohort, mask_vector
+from client.learning.training import (
+    SubjectItem,
+    embed_subjects,
+    make_items,
+    site_gradient,
+    subject_loss,
+)
 from client.manifest import read_manifest
 from client.site import Site, open_site
 from client.store import open_store
 from privacy.keys import sign
-from privacy.ledger import BudgetExceeded, PrivacyLedger
+from privacy.ledger import AlreadyReservedError, BudgetExceeded, PrivacyLedger
 from privacy.noise import ChaChaNoise, NoiseSource, SeededNoise
 from privacy.plan import PrivacyPlan
 from privacy.policy import check_plan
+from privacy.secure_sum import (
+    FloatArray,
+    SecureSumError,
+    exchange_key,
+    exchange_statement,
+    public_bytes,
+)
+from privacy.training import clipped_sum
 from shared_models.consortium import SiteEntry
 from shared_models.messages import (
     HelloRequest,
+    MaskedReply,
     ModelRequest,
     ModelUpdate,
     RefusalCode,
@@ -47,6 +63,7 @@ from shared_models.weights import (
     WeightsError,
     check_weights,
     digest_weights,
+    flatten_state,
     freeze_trunk,
     trainable_state,
 )
@@ -128,14 +145,19 @@ class Learner:
     def greet(self, request: HelloRequest, *, node_id: int) -> SiteHello:
         """Who this site is, signed."""
         statement = hello_statement(request, node_id=node_id, site_id=self.site.id)
+        public = public_bytes(exchange_key(self.site.exchange_secret, request.run_id))
         return SiteHello(
             site_id=self.site.id,
             consortium_digest=self.site.consortium.digest,
             version=version("vultus"),
             signature=sign(self.site.identity_key, statement),
+            exchange_key=public,
+            exchange_signature=sign(
+                self.site.identity_key, exchange_statement(request.run_id, self.site.id, public)
+            ),
         )
 
-    def train(self, request: ModelRequest) -> ModelUpdate:
+    def train(self, request: ModelRequest) -> ModelUpdate | MaskedReply:
         """One noised step on the site's training subjects; the budget is spent before it.
 
         Raises:
@@ -147,6 +169,11 @@ class Learner:
             self._admit(request, plan)
             epsilon = self._reserve(request, plan, subjects, steps=1, purpose="train")
         items = self.head_items if self._head_only else self._make_items(head_only=False)
+        if plan.mode == "distributed":
+            summed = clipped_sum(
+                self.network.train(), items, subject_loss, plan=plan, noise=ChaChaNoise()
+            )
+            return self._mask(request, flatten_state(summed), plan, epsilon, purpose="train")
         update = site_gradient(
             self.network.train(),
             items,
@@ -157,7 +184,7 @@ class Learner:
         sent = {name: part.cpu() for name, part in update.items()}
         return ModelUpdate(self.site.id, request.server_round, request.base_digest, sent, epsilon)
 
-    def evaluate(self, request: ModelRequest) -> TallyReply:
+    def evaluate(self, request: ModelRequest) -> TallyReply | MaskedReply:
         """Noised tallies of the held-out subjects; the budget is spent before it.
 
         Raises:
@@ -173,6 +200,8 @@ class Learner:
                 raise RefusedError(RefusalCode.WRONG_PLAN, msg)
             epsilon = self._reserve(request, plan, subjects, steps=tables, purpose="evaluate")
         exact = tally_table(self.score_held_out(), self.config, server_round=request.server_round)
+        if plan.mode == "distributed":
+            return self._mask(request, exact.ravel(), plan, epsilon, purpose="evaluate")
         noised = add_tally_noise(exact, plan, self._noise(request, "evaluate"))
         return TallyReply(self.site.id, request.server_round, request.base_digest, noised, epsilon)
 
@@ -188,6 +217,35 @@ class Learner:
                 for name in ("dataset", "head_items", "held_out_embeddings"):
                     self.__dict__.pop(name, None)
             yield
+
+    def _mask(
+        self,
+        request: ModelRequest,
+        values: FloatArray,
+        plan: PrivacyPlan,
+        epsilon: float,
+        *,
+        purpose: str,
+    ) -> MaskedReply:
+        """The site's part of the secure sum that the request names."""
+        masked = mask_vector(
+            values,
+            request,
+            self.config,
+            site_id=self.site.id,
+            own=exchange_key(self.site.exchange_secret, request.run_id),
+            plan=plan,
+            purpose=purpose,
+            noise=self._noise(request, purpose),
+        )
+        return MaskedReply(
+            self.site.id,
+            request.server_round,
+            request.base_digest,
+            masked,
+            attempt=request.attempt,
+            epsilon_spent=epsilon,
+        )
 
     def tally_shape(self, server_round: int) -> tuple[int, int]:
         """Shape of the tallies that may leave after a round."""
@@ -229,8 +287,7 @@ class Learner:
             msg = f"The study has {self.config.training.rounds} rounds, got {request.server_round}"
             raise RefusedError(RefusalCode.WRONG_PLAN, msg)
         if plan.mode == "distributed":
-            msg = "Secure aggregation is not available in this version: use privacy.mode = 'local'"
-            raise RefusedError(RefusalCode.UNSUPPORTED_MODE, msg)
+            self._check_cohort(request)
         violations = check_plan(
             plan,
             self.site.policy,
@@ -242,6 +299,13 @@ class Learner:
             message = "; ".join(f"{v.rule}: {v.message}" for v in violations)
             raise RefusedError(RefusalCode.POLICY, message)
         self._load(request)
+
+    def _check_cohort(self, request: ModelRequest) -> None:
+        own = exchange_key(self.site.exchange_secret, request.run_id)
+        try:
+            check_cohort(request, self.config, site_id=self.site.id, own=own)
+        except SecureSumError as error:
+            raise RefusedError(RefusalCode.COHORT, str(error)) from error
 
     def _load(self, request: ModelRequest) -> None:
         """Take over the coordinator's weights once form and digest are right."""
@@ -271,22 +335,50 @@ class Learner:
             raise RefusedError(RefusalCode.TOO_FEW_SUBJECTS, msg)
         if plan.mode == "off" or policy is None:
             return float("inf")
-        # Each attempt is charged anew: what a crash may have released counts as released.
-        release_id = f"{request.run_id}/{request.server_round}/{purpose}/{uuid.uuid4().hex}"
+        if plan.mode == "distributed":
+            # Two vectors under one mask would tell on both, so a sum is answered once.
+            release_id = self._name_sum(request, plan, purpose=purpose, steps=steps)
+        else:
+            # Each attempt is charged anew: what a crash may have released counts as released.
+            release_id = f"{request.run_id}/{request.server_round}/{purpose}/{uuid.uuid4().hex}"
         try:
             reservation = self.ledger.reserve(
                 release_id,
                 [subject.subject_id for subject in subjects],
-                noise_multiplier=plan.noise_multiplier,
+                noise_multiplier=plan.released_noise_multiplier,
                 sample_rate=plan.sample_rate,
                 steps=steps,
                 delta=plan.delta,
                 purpose=purpose,
                 cap_epsilon=policy.max_epsilon_per_subject,
+                once=plan.mode == "distributed",
             )
+        except AlreadyReservedError as error:
+            msg = f"Attempt {request.attempt} of round {request.server_round} was answered before"
+            raise RefusedError(RefusalCode.REPEATED, msg) from error
         except BudgetExceeded as error:
             raise RefusedError(RefusalCode.BUDGET, str(error)) from error
         return reservation.epsilon_after
+
+    def _name_sum(
+        self, request: ModelRequest, plan: PrivacyPlan, *, purpose: str, steps: int
+    ) -> str:
+        """Name of a sum, the same whenever it is asked for.
+
+        Raises:
+            RefusedError: If the sums that the study pays for are used up.
+        """
+        run = f"{request.run_id}/"
+        release_id = f"{run}{request.server_round}/{purpose}/{request.attempt}"
+        made = sum(
+            release.steps
+            for release in self.ledger.releases()
+            if release.release_id.startswith(run) and release.purpose == purpose
+        )
+        if made + steps > plan.steps:
+            msg = f"The study pays for {plan.steps} releases to {purpose} in a run; all are made"
+            raise RefusedError(RefusalCode.BUDGET, msg)
+        return release_id
 
     def _noise(self, request: ModelRequest, purpose: str) -> NoiseSource:
         """Cryptographic noise; a simulated site repeats its own, so that a seed fixes a study."""
@@ -294,6 +386,8 @@ class Learner:
         if seed is None:
             return ChaChaNoise()
         text = f"{seed}|{self.site.id}|{request.server_round}|{purpose}"
+        if request.attempt > 1:
+            text += f"|{request.attempt}"
         return SeededNoise(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
 
 

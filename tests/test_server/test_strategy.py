@@ -6,125 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
+from played_sites import SITES, Sites, spoil
 
-from privacy.keys import public_line, sign
-from server.app import app as server_app
 from server.app import conduct_run
-from server.bundle import RUN_FOLDER
 from server.history import RunReport
 from server.progress import read_progress
 from server.strategy import QuorumError
-from server.study_file import render_study
-from shared_models.consortium import (
-    Consortium,
-    ConsortiumConfig,
-    FairnessConfig,
-    PrivacyConfig,
-    SiteEntry,
-    StudyConfig,
-    TrainingConfig,
-    load_consortium,
-)
-from shared_models.messages import (
-    ModelUpdate,
-    Refusal,
-    RefusalCode,
-    Reply,
-    SiteHello,
-    TallyReply,
-    decode_hello_request,
-    decode_model_request,
-    encode_reply,
-    hello_statement,
-)
-from simulation.engine import run_in_process
-
-SITES = ("east", "north", "west")
-KEYS = {site: ec.generate_private_key(ec.SECP384R1()) for site in (*SITES, "stranger")}
-Answer = Callable[[str, Message], Reply]
-
-
-class Sites:
-    """Three sites that answer correctly, unless told otherwise."""
-
-    def __init__(self, folder: Path, *, quorum: int = 2, rounds: int = 2) -> None:
-        self.folder = folder
-        config = ConsortiumConfig(
-            study=StudyConfig("trial", "phq9"),
-            training=TrainingConfig(
-                rounds=rounds, quorum=quorum, evaluate_every=rounds, round_timeout_s=0.2
-            ),
-            privacy=PrivacyConfig(target_epsilon=3.0),
-            fairness=FairnessConfig(),
-            sites=tuple(SiteEntry(s, 10, public_line(KEYS[s])) for s in SITES),
-        )
-        (folder / "consortium.toml").write_text(render_study(config))
-        self.consortium: Consortium = load_consortium(folder / "consortium.toml")
-        self.app = ClientApp()
-        self.app.query("hello")(self._reply(self.hello))
-        self.app.train()(self._reply(self.train))
-        self.app.evaluate()(self._reply(self.evaluate))
-        self.names: list[str] = list(SITES)
-        self.asked: list[tuple[str, str]] = []
-
-    def run(self) -> RunReport:
-        run_in_process(
-            server_app,
-            self.app,
-            node_configs=[{"name": name} for name in self.names],
-            run_config={RUN_FOLDER: str(self.folder)},
-        )
-        return RunReport.from_json((self.folder / "report.json").read_bytes())
-
-    def hello(self, site: str, message: Message, node_id: int) -> Reply:
-        statement = hello_statement(
-            decode_hello_request(message.content), node_id=node_id, site_id=site
-        )
-        digest = self.consortium.digest
-        return SiteHello(site, digest, "0.1.0", sign(KEYS[site], statement))
-
-    def train(self, site: str, message: Message, node_id: int) -> Reply:
-        request = decode_model_request(message.content)
-        ones = {name: torch.ones_like(w) for name, w in request.weights.items()}
-        return ModelUpdate(site, request.server_round, request.base_digest, ones, 1.0)
-
-    def evaluate(self, site: str, message: Message, node_id: int) -> Reply:
-        request = decode_model_request(message.content)
-        cells = len(list(self.consortium.config.tally_groups(request.server_round)))
-        table = torch.full((cells, 19), 5.0).double().numpy()
-        return TallyReply(site, request.server_round, request.base_digest, table, 2.0)
-
-    def _reply(self, answer: Callable) -> Callable:
-        name = answer.__name__
-
-        def reply(message: Message, context: Context) -> Message:
-            site = str(context.node_config["name"])
-            self.asked.append((name, site))
-            content = getattr(self, name)(site, message, context.node_id)
-            if not isinstance(content, RecordDict):
-                content = encode_reply(content)
-            return Message(content, reply_to=message)
-
-        return reply
+from shared_models.messages import Refusal, RefusalCode, Reply, SiteHello
 
 
 @pytest.fixture
 def sites(tmp_path: Path) -> Sites:
     return Sites(tmp_path)
-
-
-def spoil(sites: Sites, kind: str, site: str, change: Callable[[Reply], Reply]) -> None:
-    """Let one site change its answers of one kind."""
-    honest = getattr(sites, kind)
-
-    def answer(name: str, message: Message, node_id: int) -> Reply:
-        reply = honest(name, message, node_id)
-        return change(reply) if name == site else reply
-
-    setattr(sites, kind, answer)
 
 
 def test_a_run_of_honest_sites_ends_in_a_model_and_a_report(sites: Sites) -> None:

@@ -58,7 +58,7 @@ def test_replies_arrive_as_they_were_sent() -> None:
     got = decode_tallies(over_the_wire(encode_reply(reply)), shape=(2, 3))
     assert got.tallies.tolist() == tallies.tolist()
     assert got.epsilon_spent == math.inf
-    hello = SiteHello("north", "d2", "0.1.0", b"signature")
+    hello = SiteHello("north", "d2", "0.1.0", b"signature", b"k" * 32, b"exchange signature")
     assert decode_hello(over_the_wire(encode_reply(hello))) == hello
     refusal = Refusal("north", RefusalCode.BUDGET, "spent")
     assert decode_refusal(over_the_wire(encode_reply(refusal))) == refusal

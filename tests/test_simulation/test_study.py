@@ -183,7 +183,7 @@ def test_run_prints_one_object_as_its_last_line_and_writes_the_page(tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "--mode", "distributed"], "secure aggregation"),
+        (["run", "--mode", "distributed", "--sites", "2"], "sites of at least 3"),
         (["run", "--epsilon", "-1"], "epsilon"),
         (["run", "--sites", "0"], "sites"),
         (["run", "--network", "resnet"], "behaviour_net"),

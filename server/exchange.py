@@ -1,0 +1,83 @@
+"""One round trip to the sites: who was asked, whose answer counts, who is missing and why."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from flwr.app import Message
+
+from shared_models.messages import (
+    MaskedReply,
+    MessageError,
+    ModelUpdate,
+    RefusalCode,
+    TallyReply,
+    decode_refusal,
+)
+from shared_models.weights import WeightsError
+
+Answer = TypeVar("Answer", ModelUpdate, TallyReply, MaskedReply)
+
+
+@dataclass
+class Exchange:
+    """A round trip, or one attempt of it.
+
+    Attributes:
+        asked: Site by node id.
+        base_digest: Digest of the weights that were sent.
+        started: By the monotonic clock.
+        refusals: Site, reason code and sentence.
+        answered: Sites whose answer counts.
+        lost: Sites of an earlier attempt that did not answer.
+    """
+
+    asked: dict[int, str]
+    base_digest: str
+    started: float = field(default_factory=time.monotonic)
+    refusals: list[tuple[str, str, str]] = field(default_factory=list)
+    answered: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Sites that neither answered nor refused, in this attempt or an earlier one."""
+        heard = self.answered | {site for site, _, _ in self.refusals}
+        return tuple(sorted({*self.asked.values(), *self.lost} - heard))
+
+    def accept(self, message: Message, read: Callable[[Message], Answer]) -> Answer | None:
+        """The answer in a reply, or None with the reason noted.
+
+        Args:
+            message: From any node; one that was not asked is passed over.
+            read: Decodes and checks the answer's form.
+        """
+        site = self.asked.get(message.metadata.src_node_id)
+        if site is None:
+            return None
+        if message.has_error():
+            reason = message.error.reason or "no reason given"
+            self.refusals.append((site, str(RefusalCode.INTERNAL), reason))
+            return None
+        try:
+            if refusal := decode_refusal(message.content):
+                self.refusals.append((site, str(refusal.code), refusal.message))
+                return None
+            answer = read(message)
+            self._check_identity(answer, site)
+        except (MessageError, WeightsError) as error:
+            self.refusals.append((site, str(RefusalCode.WRONG_MESSAGE), str(error)))
+            return None
+        self.answered.add(site)
+        return answer
+
+    def _check_identity(self, answer: ModelUpdate | TallyReply | MaskedReply, site: str) -> None:
+        if answer.site_id != site:
+            msg = f"Expected an answer of {site}, got one that says {answer.site_id!r}"
+            raise MessageError(msg)
+        if answer.base_digest != self.base_digest:
+            msg = f"Expected an answer for weights {self.base_digest[:12]}, got another"
+            raise MessageError(msg)

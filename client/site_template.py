@@ -73,6 +73,10 @@ workers = 1
 # Whether the processes that open videos are cut off from every network: "cut_if_possible", "cut"
 # (refuse to extract where the system cannot do it) or "open".
 network = "cut_if_possible"
+
+[service]
+# Whether 'start' refuses ("required") where the kernel cannot wall it off from the videos.
+wall = "if_possible"
 """
 
 README = """\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -52,29 +53,36 @@ def init(
 
 @app.command()
 @report_errors(exit_codes)
-def doctor(folder: Folder, *, face_model: FaceModel = None, json: Json = False) -> None:
-    """Check everything that needs no coordinator, and say how to mend what fails.
+def doctor(
+    folder: Folder,
+    *,
+    face_model: FaceModel = None,
+    contact: Annotated[
+        bool,
+        typer.Option("--contact", help="Also connect to the coordinator and look at who answers."),
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check the machine and the site, and say how to mend what fails.
 
-    Contacts nobody. Exits with 1 if any check fails.
+    Contacts nobody unless asked. Exits with 1 if any check fails.
     """
-    from client.doctor import examine
+    from client.doctor import Check, examine
 
     screen = Screen(json=json)
-    checks = examine(folder, face_model=face_model)
-    for check in checks:
-        screen.say(
-            f"{'passed' if check.passed else 'FAILED'}  {check.name}"
-            + ("" if check.passed else f"\n        {check.remedy}"),
-            style=None if check.passed else "red",
-        )
+    checks: list[Check] = []
+    for check in examine(folder, face_model=face_model, contact_coordinator=contact):
+        checks.append(check)
+        if check.passed:
+            screen.say(f"passed  {check.name}: {check.detail}")
+        else:
+            screen.say(f"FAILED  {check.name}\n        {check.remedy}", style="red")
     failed = sum(not check.passed for check in checks)
     if failed:
         screen.next(f"mend the {failed} failed checks above, then run doctor again.")
     else:
         screen.next(f"run 'vultus-site check {folder}'.")
-    screen.answer(
-        {"checks": [{"name": c.name, "passed": c.passed, "remedy": c.remedy} for c in checks]}
-    )
+    screen.answer({"checks": [asdict(check) for check in checks]})
     raise typer.Exit(FAILED if failed else DONE)
 
 

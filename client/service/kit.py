@@ -60,12 +60,14 @@ class Kit:
         consortium: The study file that it pins.
         study: That file's bytes.
         authority: The coordinator's CA certificate, PEM.
+        text: ``kit.toml`` itself.
     """
 
     terms: KitSection
     consortium: Consortium
     study: bytes
     authority: bytes
+    text: bytes
 
 
 def read_kit(folder: Path) -> Kit:
@@ -91,6 +93,7 @@ def read_kit(folder: Path) -> Kit:
         consortium,
         (folder / CONSORTIUM_FILE).read_bytes(),
         _read_authority(folder / CA_FILE),
+        (folder / KIT_FILE).read_bytes(),
     )
 
 
@@ -117,6 +120,8 @@ def join_site(
     if not confirm(planned_changes(site, kit)):
         return site
     write_atomic(site.folder / CA_FILE, kit.authority)
+    # Kept so that 'doctor' can compare it with what is installed later.
+    write_atomic(site.folder / KIT_FILE, kit.text)
     text = _joined(site.config_file.read_text(encoding="utf-8"), kit)
     # A crash between these two leaves a site that refuses to open, never one that trusts more.
     write_atomic(site.paths.consortium, kit.study)

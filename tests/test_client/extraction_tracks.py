@@ -77,3 +77,21 @@ def make_track(
 def frame_times(duration_s: float, fps: float) -> FloatArray:
     """Timestamps of a steady camera."""
     return np.arange(round(duration_s * fps)) / fps
+
+
+def pulses(times: FloatArray, starts: FloatArray, length_s: float) -> NDArray[np.bool_]:
+    """True within a stretch of the given length after each start."""
+    return np.any([(times >= start) & (times < start + length_s) for start in starts], axis=0)
+
+
+def with_closing_eyes(
+    times: FloatArray, closed: NDArray[np.floating], depth: float = 0.9
+) -> FloatArray:
+    """Mesh points of eyes that are shut by a share of their opening."""
+    points = resting_landmarks(len(times))
+    shift = 7.0 * depth * closed
+    for upper in (160, 158, 387, 385):
+        move(points, upper, y=shift)
+    for lower in (144, 153, 380, 373):
+        move(points, lower, y=-shift)
+    return points

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from extraction_tracks import frame_times, make_track, move, resting_landmarks
+from extraction_tracks import (
+    frame_times,
+    make_track,
+    move,
+    pulses,
+    resting_landmarks,
+    with_closing_eyes,
+)
 
 from client.extraction.behaviour.blinks import find_blinks
 from client.extraction.behaviour.bursts import find_bursts
 from client.extraction.behaviour.catalogue import CATALOGUE
+from client.extraction.behaviour.features import behaviour_series
 from client.extraction.behaviour.indicators import measure_indicators, without_indicators
+from client.extraction.behaviour.measures import IndicatorLimits
 
 CONTRACT = {
     "smile_rate_per_min",
@@ -38,23 +47,9 @@ CONTRACT = {
 }
 
 
-def pulses(times: np.ndarray, starts: np.ndarray, length_s: float) -> np.ndarray:
-    return np.any([(times >= start) & (times < start + length_s) for start in starts], axis=0)
-
-
 def smiling(times: np.ndarray, on: np.ndarray, height: float = 0.8) -> dict[str, np.ndarray]:
     smile = np.where(on, height, 0.1)
     return {"mouthSmileLeft": smile, "mouthSmileRight": smile}
-
-
-def with_closing_eyes(times: np.ndarray, closed: np.ndarray, depth: float = 0.9) -> np.ndarray:
-    points = resting_landmarks(len(times))
-    shift = 7.0 * depth * closed
-    for upper in (160, 158, 387, 385):
-        move(points, upper, y=shift)
-    for lower in (144, 153, 380, 373):
-        move(points, lower, y=-shift)
-    return points
 
 
 def test_the_names_are_those_of_the_contract():
@@ -122,6 +117,34 @@ def test_long_closures_and_half_lowered_lids_are_no_blinks():
     assert len(find_blinks(make_track(times, landmarks=half)).times_s) == 0
 
 
+def test_a_long_look_down_is_masked_with_the_blinks_in_it():
+    times = frame_times(300.0, 30.0)
+    reading = (times >= 100.0) & (times < 160.0)
+    starts = np.arange(2.0, 300.0, 4.0)
+    # Lids that follow the gaze stay a third lower; a blink closes them from there.
+    lids = np.maximum(0.4 * reading, 0.9 * pulses(times, starts, 0.15))
+    track = make_track(times, landmarks=with_closing_eyes(times, lids, depth=1.0))
+    blinks = find_blinks(track)
+    assert blinks.observed_s == pytest.approx(240.0, abs=2.0)
+    assert not ((blinks.times_s > 100.5) & (blinks.times_s < 159.5)).any()
+    found = measure_indicators(track)
+    assert found["blink_rate_per_min"].value == pytest.approx(15.0, rel=0.03)
+    assert found["blink_rate_per_min"].coverage == pytest.approx(0.8, abs=0.01)
+
+
+def test_an_interval_that_was_not_watched_throughout_is_no_interval():
+    times = frame_times(400.0, 30.0)
+    starts = np.arange(2.0, 400.0, 4.0)
+    hidden = pulses(times, starts[::2] + 2.0, 1.0)
+    starts[1::2] += 1.0
+    track = make_track(
+        times, landmarks=with_closing_eyes(times, pulses(times, starts, 0.15)), detected=~hidden
+    )
+    # Pairs are 5 and 3 s apart in turn; all of the longer ones hold a gap.
+    found = measure_indicators(track)["blink_interval_s"]
+    assert found.value == pytest.approx(3.0, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("duration_s", "fps", "reason"),
     [
@@ -156,6 +179,43 @@ def test_lasting_movements_are_not_brief():
     noise = 0.01 * np.random.default_rng(5).random(len(times))
     raised = noise + 0.6 * pulses(times, np.arange(3.0, 60.0, 6.0), 0.8)
     assert len(find_bursts(make_track(times, blendshapes={"browInnerUp": raised})).durations_s) == 0
+
+
+def test_a_brief_movement_has_the_height_of_its_blendshapes():
+    times = frame_times(60.0, 60.0)
+    noise = 0.01 * np.random.default_rng(5).random(len(times))
+    raised = noise + 0.74 * pulses(times, np.arange(3.0, 60.0, 6.0), 0.2)
+    track = make_track(times, blendshapes={"browInnerUp": raised})
+    peak = measure_indicators(track)["brief_movement_peak"].value
+    assert peak == pytest.approx(0.74 / 37.0, rel=0.02)
+
+
+def test_a_movement_that_is_cut_by_a_gap_was_not_seen_to_return():
+    times = frame_times(60.0, 60.0)
+    starts = np.arange(3.0, 60.0, 6.0)
+    noise = 0.01 * np.random.default_rng(5).random(len(times))
+    raised = noise + 0.6 * pulses(times, starts, 0.2)
+    seen = ~pulses(times, starts[:4] + 0.1, 1.0)
+    track = make_track(times, blendshapes={"browInnerUp": raised}, detected=seen)
+    assert len(find_bursts(track).durations_s) == len(starts) - 4
+
+
+def test_trembling_is_no_brief_movement():
+    times = frame_times(60.0, 60.0)
+    noise = 0.05 * np.random.default_rng(5).random(len(times))
+    assert len(find_bursts(make_track(times, blendshapes={"browInnerUp": noise})).durations_s) == 0
+
+
+def test_brows_move_briefly_by_geometry_and_not_with_the_mouth():
+    times = frame_times(60.0, 60.0)
+    starts = np.arange(3.0, 60.0, 6.0)
+    rng = np.random.default_rng(5)
+    points = resting_landmarks(len(times))
+    for brow in (105, 334, 55, 285):
+        move(points, brow, y=0.1 * rng.random(len(times)) - 4.0 * pulses(times, starts, 0.2))
+    move(points, 14, y=0.1 * rng.random(len(times)) + 8.0 * pulses(times, starts + 2.0, 0.2))
+    found = measure_indicators(make_track(times, landmarks=points))
+    assert found["brief_brow_movement_rate_per_min"].value == pytest.approx(len(starts))
 
 
 @pytest.mark.parametrize(
@@ -263,6 +323,31 @@ def test_without_a_face_every_indicator_says_why():
     found = measure_indicators(make_track(times, detected=np.zeros(len(times), dtype=bool)))
     assert all(item.value is None and item.reason for item in found.values())
     assert found["head_pitch_deg"].reason == "No face was in view"
+
+
+def test_coverage_is_told_without_a_value_and_unknown_without_a_track():
+    times = frame_times(60.0, 20.0)
+    found = measure_indicators(make_track(times, detected=times < 45.0))
+    assert found["blink_rate_per_min"].value is None
+    assert found["blink_rate_per_min"].coverage == pytest.approx(0.75, abs=0.01)
+    assert without_indicators("The file could not be read")["smile_peak"].coverage is None
+
+
+def test_a_study_may_ask_for_more_seconds_for_rates_and_not_for_fewer():
+    track = make_track(frame_times(20.0, 30.0))
+    long = measure_indicators(track, limits=IndicatorLimits(rate_s=30.0))["smile_rate_per_min"]
+    assert long.reason == "Needs at least 30 seconds in view, got 20.0"
+    short = make_track(frame_times(10.0, 30.0))
+    least = measure_indicators(short, limits=IndicatorLimits(rate_s=5.0))["smile_rate_per_min"]
+    assert least.reason == "Needs at least 15 seconds in view, got 10.0"
+
+
+def test_figures_do_not_depend_on_the_rate_of_a_studys_features():
+    times = frame_times(60.0, 30.0)
+    track = make_track(times, blendshapes=smiling(times, pulses(times, np.arange(5, 60, 15), 0.5)))
+    slow = measure_indicators(track, behaviour_series(track, rate_hz=2.0))
+    assert slow == measure_indicators(track)
+    assert slow["smile_rate_per_min"].value == pytest.approx(4.0)
 
 
 def test_one_single_frame_is_survived():

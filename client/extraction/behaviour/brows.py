@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from client.extraction.behaviour.definition import indicator
 from client.extraction.behaviour.measures import Figure, Session, mean
 
+# Half a millimetre in an adult face; below it the mesh of a brow at rest trembles.
+_LEAST_RISE_IOD = 0.005
+
 
 def _mean_rise(session: Session, samples: NDArray[np.float64]) -> Figure:
     return session.figure(mean(session.neutral.rise(samples)), samples, session.neutral.note)
@@ -99,7 +102,8 @@ def inner_brow_raise(session: Session) -> Figure:
 
     The blendshape browInnerUp minus its level at rest, negative differences set to zero, counted
     as zero as well where the inner ends of the brows (mesh points 55 and 285, turn of the head
-    taken back) do not stand above their own level at rest; averaged over all samples in view.
+    taken back) stand less than 0.005 IOD above their own level at rest; averaged over all samples
+    in view.
 
     Baseline:
         The face at rest: median over samples without smile, talk, closed eyes or head movement.
@@ -115,7 +119,7 @@ def inner_brow_raise(session: Session) -> Figure:
         Kim et al. 2023, doi:10.3390/s23167080.
     """
     samples = session.column("inner_brow_raise")
-    confirmed = session.neutral.rise(session.column("inner_brow_rise")) > 0.0
+    confirmed = session.neutral.rise(session.column("inner_brow_rise")) >= _LEAST_RISE_IOD
     risen = np.where(np.isfinite(samples), session.neutral.rise(samples) * confirmed, np.nan)
     return session.figure(mean(risen), samples, session.neutral.note)
 

@@ -19,6 +19,7 @@ BEFORE_S = 5.0
 AFTER_S = 10.0
 EVENTS = "an events file that says when each stimulus was shown"
 _LEAST_SEEN = 0.5
+LEAST_S = _LEAST_SEEN * (BEFORE_S + AFTER_S)
 _RISE_SD = 2.0
 _LEAST_SD = 0.005
 _LEAST_RISE_S = 0.3
@@ -134,7 +135,7 @@ def _mean_change(session: Session, samples: FloatArray, label: str | None = None
     return _figure(session, responses, float(np.mean([one.change for one in responses.found])))
 
 
-@indicator("reactivity", unit="1", min_fps=EPISODE_FPS)
+@indicator("reactivity", unit="1", min_fps=EPISODE_FPS, min_s=LEAST_S)
 def reactivity(session: Session) -> Figure:
     """Mean change of expression after a stimulus.
 
@@ -169,7 +170,7 @@ def reactivity(session: Session) -> Figure:
     return _mean_change(session, session.activity)
 
 
-@indicator("reactivity_positive", unit="1", min_fps=EPISODE_FPS)
+@indicator("reactivity_positive", unit="1", min_fps=EPISODE_FPS, min_s=LEAST_S)
 def reactivity_positive(session: Session) -> Figure:
     """Mean change of expression after positive stimuli.
 
@@ -196,7 +197,7 @@ def reactivity_positive(session: Session) -> Figure:
     return _mean_change(session, session.activity, "positive")
 
 
-@indicator("reactivity_negative", unit="1", min_fps=EPISODE_FPS)
+@indicator("reactivity_negative", unit="1", min_fps=EPISODE_FPS, min_s=LEAST_S)
 def reactivity_negative(session: Session) -> Figure:
     """Mean change of expression after negative stimuli.
 
@@ -224,7 +225,9 @@ def reactivity_negative(session: Session) -> Figure:
     return _mean_change(session, session.activity, "negative")
 
 
-@indicator("smile_reactivity_positive", unit="1", action_unit="12", min_fps=EPISODE_FPS)
+@indicator(
+    "smile_reactivity_positive", unit="1", action_unit="12", min_fps=EPISODE_FPS, min_s=LEAST_S
+)
 def smile_reactivity_positive(session: Session) -> Figure:
     """Mean change of smiling after positive stimuli.
 
@@ -253,7 +256,7 @@ def smile_reactivity_positive(session: Session) -> Figure:
     return _mean_change(session, session.column("smile"), "positive")
 
 
-@indicator("reactivity_latency_s", unit="s", min_fps=EPISODE_FPS)
+@indicator("reactivity_latency_s", unit="s", min_fps=EPISODE_FPS, min_s=LEAST_S)
 def reactivity_latency(session: Session) -> Figure:
     """Median time from a stimulus to the reaction of the face.
 

@@ -30,9 +30,8 @@ def smile_rate(session: Session) -> Figure:
     Evidence:
         Fewer AU 12 within a person when severity was high (Girard 2014); fewer smiles in 100
         patients than in 83 controls, but neither related to severity nor changed by treatment
-        (Fiquer 2018); fewer laughs in 25 patients (Mergl 2005). Against this, a corpus of
-        interviews with a virtual human reports smiles that are shorter and weaker rather than
-        rarer (Scherer 2014).
+        (Fiquer 2018); fewer laughs in 25 patients (Mergl 2005). Interviews with a virtual human
+        showed shorter and weaker smiles (Scherer 2014).
 
     Limits:
         A face that leaves the view ends the smile, so gaps add smiles. Smiles of politeness and

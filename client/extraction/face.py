@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from client.extraction.inspector import Inspection, Inspector, new_landmarker
 from client.extraction.landmarker import DetectedFace, detect_face
 from client.extraction.track import (
     LANDMARKS,
@@ -22,20 +24,16 @@ from client.extraction.track import (
 from client.extraction.video import Frame
 
 INSPECTION_INTERVAL_S = 1.0
-_CROP_WIDTH_PX = 128
 _BLOCK_FRAMES = 1024
 _ROW = 52 + 3 + 3 * len(LANDMARKS)
-
-ImageArray = NDArray[np.uint8]
-Inspection = tuple[int, float, float]
 
 
 class FaceTracker:
     """A context manager around the landmarker; one tracker follows one recording.
 
     The landmarker follows a single face: searching every frame for a second one costs 20 % of the
-    speed. Instead a second landmarker looks at a whole picture once a second, in a thread of its
-    own, counts faces and measures light and blur.
+    speed. Instead an inspector looks at a whole picture once a second, in a thread of its own,
+    counts faces and measures light and blur.
 
     Args:
         face_model: A verified face landmarker bundle.
@@ -46,8 +44,8 @@ class FaceTracker:
 
     def __enter__(self) -> Self:
         """Load the models."""
-        self._follower = _landmarker(self._face_model, video=True)
-        self._inspector = _landmarker(self._face_model, video=False)
+        self._follower = new_landmarker(self._face_model, video=True)
+        self._inspector = Inspector(self._face_model)
         self._thread = ThreadPoolExecutor(max_workers=1)
         return self
 
@@ -79,23 +77,25 @@ class FaceTracker:
         next_inspection_s = -np.inf
         previous_ms = -1
         for index, frame in enumerate(frames):
+            previous_ms = max(previous_ms + 1, round(frame.timestamp_s * 1000))
+            picture = _mp_image(frame.image)
+            face = detect_face(self._follower, picture, previous_ms)
+            rows.add(frame, face)
             if frame.timestamp_s >= next_inspection_s:
                 next_inspection_s = frame.timestamp_s + INSPECTION_INTERVAL_S
-                self._inspect_next(index, frame.image, pending)
-            previous_ms = max(previous_ms + 1, round(frame.timestamp_s * 1000))
-            face = detect_face(self._follower, _mp_image(frame.image), previous_ms)
-            rows.add(frame, face)
+                look = partial(self._inspector.look, picture, frame.image, _points(face))
+                pending.append((index, self._submit(look, pending)))
             if on_frame is not None:
                 on_frame(index + 1)
         return rows.track([(index, check.result()) for index, check in pending])
 
-    def _inspect_next(
-        self, index: int, image: ImageArray, pending: list[tuple[int, Future[Inspection]]]
-    ) -> None:
+    def _submit(
+        self, look: Callable[[], Inspection], pending: list[tuple[int, Future[Inspection]]]
+    ) -> Future[Inspection]:
         # Waiting for the previous one keeps at most two pictures alive here.
         if pending:
             pending[-1][1].result()
-        pending.append((index, self._thread.submit(_inspect, self._inspector, image)))
+        return self._thread.submit(look)
 
 
 class _Rows:
@@ -143,62 +143,11 @@ def _row(face: DetectedFace, *, width_px: int, height_px: int) -> NDArray[np.flo
     return np.concatenate([face.blendshapes, pose, pixels.reshape(-1)])
 
 
-def _landmarker(face_model: Path, *, video: bool) -> Any:  # noqa: ANN401 - no types published
-    from mediapipe.tasks import python as tasks
-    from mediapipe.tasks.python import vision
-
-    mode = vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE
-    return vision.FaceLandmarker.create_from_options(
-        vision.FaceLandmarkerOptions(
-            base_options=tasks.BaseOptions(model_asset_path=str(face_model)),
-            running_mode=mode,
-            num_faces=1 if video else 2,
-            output_face_blendshapes=video,
-            output_facial_transformation_matrixes=video,
-        )
-    )
+def _points(face: DetectedFace | None) -> NDArray[np.float32] | None:
+    return None if face is None else face.landmarks
 
 
-def _mp_image(image: ImageArray) -> Any:  # noqa: ANN401 - no types published
+def _mp_image(image: NDArray[np.uint8]) -> Any:  # noqa: ANN401 - no types published
     import mediapipe
 
     return mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=image)
-
-
-def _inspect(inspector: Any, image: ImageArray) -> Inspection:  # noqa: ANN401 - no types published
-    found = inspector.detect(_mp_image(image)).face_landmarks
-    if not found:
-        return 0, float("nan"), float("nan")
-    points = np.array([(point.x, point.y) for point in found[0]])
-    brightness, sharpness = light_and_sharpness(image, points)
-    return len(found), brightness, sharpness
-
-
-def light_and_sharpness(image: ImageArray, points: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean grey level and sharpness of the face in a picture.
-
-    The face is scaled to a fixed width first, because the variance of the Laplacian otherwise
-    grows with the size of the face.
-
-    Args:
-        image: ``[H, W, 3]`` uint8, RGB.
-        points: ``[P, 2]``, the face's points as fractions of width and height.
-
-    Returns:
-        Mean grey level 0..255 and variance of the Laplacian; NaN where the face is outside.
-
-    Source:
-        Pech-Pacheco et al. 2000, doi:10.1109/ICPR.2000.903548 (variance of the Laplacian).
-    """
-    import cv2
-
-    size = np.array(image.shape[1::-1])
-    low = np.clip(np.floor(points.min(axis=0) * size), 0, size).astype(int)
-    high = np.clip(np.ceil(points.max(axis=0) * size), 0, size).astype(int)
-    if np.any(high - low < 2):
-        return float("nan"), float("nan")
-    crop = cv2.cvtColor(image[low[1] : high[1], low[0] : high[0]], cv2.COLOR_RGB2GRAY)
-    scale = _CROP_WIDTH_PX / crop.shape[1]
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    scaled = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=method)
-    return float(crop.mean()), float(cv2.Laplacian(scaled, cv2.CV_32F).var())

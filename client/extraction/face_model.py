@@ -7,7 +7,7 @@ import os
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 FACE_MODEL_NAME = "face_landmarker.task"
@@ -89,11 +89,12 @@ def verify_face_model(path: Path) -> Path:
     return path
 
 
-def sha256_of_file(path: Path) -> str:
+def sha256_of_file(path: Path, *, on_chunk: Callable[[], None] | None = None) -> str:
     """SHA-256 of a file of any size, read in chunks.
 
     Args:
         path: The file.
+        on_chunk: Called after each mebibyte.
 
     Returns:
         64 hexadecimal digits.
@@ -102,6 +103,8 @@ def sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
+            if on_chunk is not None:
+                on_chunk()
     return digest.hexdigest()
 
 

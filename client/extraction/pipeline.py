@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from client.annotations import NO_ANNOTATIONS, Annotations
 from client.extraction.behaviour.features import behaviour_series, cut_clips
+from client.extraction.behaviour.frames import frame_log
 from client.extraction.behaviour.indicators import (
     Indicator,
     measure_indicators,
@@ -23,13 +28,18 @@ from client.extraction.quality import (
     unreadable,
 )
 from client.extraction.track import FaceTrack
-from client.extraction.video import VideoError, VideoHeader, probe_video, read_frames
+from client.extraction.video import VideoError, VideoReader
+from client.frame_log import FrameLog
 from shared_models.features import BEHAVIOUR, BehaviourFeatures, FeatureSchema
 
 _SLOWEST_FPS = 1.0
-_PACKAGES = ("vultus", "mediapipe", "opencv-python", "numpy")
+_PACKAGES = ("vultus", "mediapipe", "opencv-python", "av", "numpy")
 
-Provenance = dict[str, str | int | float | dict[str, str]]
+Provenance = dict[str, str | int | float | dict[str, str] | None]
+
+
+class UnsteadyFileError(RuntimeError):
+    """A file changed while it was read, so that the figures belong to no version of it."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +51,37 @@ class Extraction:
         indicators: Name to figure; also of a rejected recording, as far as it was tracked.
         quality: Figures and verdict.
         provenance: What the numbers were made from and by: hashes, versions, frames, seconds.
+        frames: What was seen frame by frame; None if no frame could be decoded.
     """
 
     features: BehaviourFeatures | None
     indicators: dict[str, Indicator]
     quality: TrackQuality
     provenance: Provenance
+    frames: FrameLog | None = None
 
 
-def extract_recording(
+@dataclass(frozen=True)
+class _Task:
+    """How a recording is to be extracted."""
+
+    schema: FeatureSchema
+    thresholds: QualityThresholds | None
+    annotations: Annotations
+    analysis_hz: float | None
+    on_frame: Callable[[int], None]
+
+
+def extract_recording(  # noqa: PLR0913 - each one a fact of the recording or the study
     path: Path,
     face_model: Path,
     *,
     thresholds: QualityThresholds | None = None,
     clip_s: float = BEHAVIOUR.clip_s,
     rate_hz: float = BEHAVIOUR.rate_hz,
+    annotations: Annotations = NO_ANNOTATIONS,
+    analysis_hz: float | None = None,
+    on_frame: Callable[[int], None] | None = None,
 ) -> Extraction:
     """Features, indicators and quality of one recording.
 
@@ -67,54 +93,96 @@ def extract_recording(
         thresholds: Limits of the quality gate; the defaults if None.
         clip_s: Seconds in a clip.
         rate_hz: Samples per second in a clip.
+        annotations: Notes on the recording.
+        analysis_hz: Frames per second to analyse; all if None.
+        on_frame: Called with the number of frames decoded so far, often enough to show that the
+            work goes on.
 
     Returns:
         The extraction. A file that cannot be read is a rejection, not an error.
+
+    Raises:
+        UnsteadyFileError: If the file changed meanwhile.
     """
     started = time.perf_counter()
-    schema = replace(BEHAVIOUR, clip_s=clip_s, rate_hz=rate_hz)
+    task = _Task(
+        schema=replace(BEHAVIOUR, clip_s=clip_s, rate_hz=rate_hz),
+        thresholds=thresholds,
+        annotations=annotations,
+        analysis_hz=analysis_hz,
+        on_frame=on_frame or (lambda _: None),
+    )
+    source = file_facts(path)
+    digest = sha256_of_file(path, on_chunk=lambda: task.on_frame(0)) if source else ""
+    extraction = _extract(path, face_model, task)
+    if file_facts(path) != source:
+        msg = f"Expected {path.name} to stay as it is while it is read, but it changed. Try again."
+        raise UnsteadyFileError(msg)
+    made = {
+        **source,
+        "file_sha256": digest,
+        "schema_digest": task.schema.digest,
+        "face_model_sha256": FACE_MODEL_SHA256,
+        "annotations_digest": annotations_digest(annotations),
+        "analysis_hz": analysis_hz,
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "frames": extraction.quality.frames,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    return replace(extraction, provenance={**extraction.provenance, **made})
+
+
+def file_facts(path: Path) -> dict[str, int]:
+    """Size and moment of change of a file: if neither differs, neither does the content.
+
+    Args:
+        path: The file; nothing is told of one that is not there.
+    """
+    if not path.is_file():
+        return {}
+    found = path.stat()
+    return {"file_bytes": found.st_size, "file_mtime_ns": found.st_mtime_ns}
+
+
+def annotations_digest(annotations: Annotations) -> str:
+    """SHA-256 of the notes on a recording: other notes, other figures."""
+    return hashlib.sha256(json.dumps(asdict(annotations), sort_keys=True).encode()).hexdigest()
+
+
+def _extract(path: Path, face_model: Path, task: _Task) -> Extraction:
     try:
-        header = probe_video(path)
+        reader = VideoReader(path, analysis_hz=task.analysis_hz)
         with FaceTracker(face_model) as tracker:
-            track = tracker.track(read_frames(path))
+            track = tracker.track(reader, on_frame=lambda _: task.on_frame(reader.frames_decoded))
     except VideoError as error:
-        quality, indicators, features = _of_nothing(str(error))
-    else:
-        quality, indicators, features = _of_track(track, header, schema, thresholds)
-    provenance = _provenance(path, schema, quality.frames, time.perf_counter() - started)
-    return Extraction(features, indicators, quality, provenance)
+        nothing = without_indicators("The file could not be read")
+        return Extraction(None, nothing, unreadable(str(error)), {})
+    return _of_track(track, reader, task)
 
 
-def _of_track(
-    track: FaceTrack,
-    header: VideoHeader,
-    schema: FeatureSchema,
-    thresholds: QualityThresholds | None,
-) -> tuple[TrackQuality, dict[str, Indicator], BehaviourFeatures | None]:
-    quality = judge_quality(track, header, thresholds=thresholds)
+def _of_track(track: FaceTrack, reader: VideoReader, task: _Task) -> Extraction:
+    quality = judge_quality(
+        track,
+        reader.header,
+        thresholds=task.thresholds,
+        decoded_s=reader.decoded_s,
+        interlaced=reader.interlaced,
+    )
+    log = frame_log(track, reader.decoded_s)
+    codec: Provenance = {"codec": reader.header.codec}
     if track.fps < _SLOWEST_FPS:
         # Timestamps that leap by hours would ask for hours of samples.
-        return quality, without_indicators("The frames are seconds apart"), None
-    series = behaviour_series(track, rate_hz=schema.rate_hz)
-    limits = IndicatorLimits(rate_s=schema.clip_s)
-    indicators = measure_indicators(track, series, limits=limits)
-    features = cut_clips(series, schema=schema) if quality.accepted else None
-    return quality, indicators, features
-
-
-def _of_nothing(reason: str) -> tuple[TrackQuality, dict[str, Indicator], None]:
-    return unreadable(reason), without_indicators("The file could not be read"), None
-
-
-def _provenance(path: Path, schema: FeatureSchema, frames: int, seconds: float) -> Provenance:
-    return {
-        "file_sha256": sha256_of_file(path) if path.is_file() else "",
-        "schema_digest": schema.digest,
-        "face_model_sha256": FACE_MODEL_SHA256,
-        "packages": {name: _version(name) for name in _PACKAGES},
-        "frames": frames,
-        "seconds": round(seconds, 3),
-    }
+        nothing = without_indicators("The frames are seconds apart")
+        return Extraction(None, nothing, quality, codec, log)
+    series = behaviour_series(track, rate_hz=task.schema.rate_hz)
+    indicators = measure_indicators(
+        track,
+        series,
+        annotations=task.annotations,
+        limits=IndicatorLimits(rate_s=task.schema.clip_s),
+    )
+    features = cut_clips(series, schema=task.schema) if quality.accepted else None
+    return Extraction(features, indicators, quality, codec, log)
 
 
 def _version(package: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.extraction.behaviour.geometry import point
-from client.extraction.track import FRONTAL_YAW_DEG, FaceTrack
+from client.extraction.track import FRONTAL_YAW_DEG, FaceTrack, mean_fps
 from client.extraction.video import VideoHeader
 
 _PAUSE_S = 0.5
@@ -26,7 +26,7 @@ class QualityThresholds:
         min_face_size_px: Median distance between the outer eye corners in pixels.
         min_decoded_fraction: Share of what the header promises that could be decoded.
         min_duration_s: Length in seconds.
-        min_fps: Frames per second; indicators that need more are missing, not wrong.
+        min_fps: Frames per second as decoded; indicators that need more are missing, not wrong.
         min_frontal_fraction: Share of the frames with a face turned aside by at most 30 degrees.
         min_brightness: Smallest mean grey level of the face, 0..255.
         max_brightness: Largest mean grey level of the face, 0..255.
@@ -65,7 +65,7 @@ class TrackQuality:
     Attributes:
         frames: Frames decoded.
         duration_s: Length in seconds.
-        fps: Mean frames per second as decoded.
+        fps: Mean frames per second as analysed.
         decoded_fraction: Share of the promised frames, or of the promised time if that is more.
         detection_rate: Share of the frames with a face.
         single_face_rate: Share of those with exactly one face.
@@ -75,6 +75,9 @@ class TrackQuality:
         brightness: Median grey level of the face, 0..255.
         sharpness: Median variance of the Laplacian of the face.
         rejected_for: Empty if the recording is accepted.
+        analysed_frames: Those of the frames in which the face was looked for.
+        decoded_fps: Mean frames per second as decoded.
+        interlaced: Whether each frame held two half pictures, of which one was kept.
     """
 
     frames: int
@@ -89,6 +92,9 @@ class TrackQuality:
     brightness: float | None
     sharpness: float | None
     rejected_for: tuple[Reason, ...] = ()
+    analysed_frames: int = 0
+    decoded_fps: float = 0.0
+    interlaced: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -97,7 +103,12 @@ class TrackQuality:
 
 
 def judge_quality(
-    track: FaceTrack, header: VideoHeader, *, thresholds: QualityThresholds | None = None
+    track: FaceTrack,
+    header: VideoHeader,
+    *,
+    thresholds: QualityThresholds | None = None,
+    decoded_s: NDArray[np.float64] | None = None,
+    interlaced: bool = False,
 ) -> TrackQuality:
     """The quality of a recording and what speaks against it.
 
@@ -105,11 +116,14 @@ def judge_quality(
         track: What the tracker saw.
         header: What the container promised.
         thresholds: Limits; the defaults if None.
+        decoded_s: ``[N]`` times of all decoded frames in seconds; those of the track if None.
+        interlaced: Whether the frames held two half pictures each.
 
     Returns:
         The figures, with all the reasons at once.
     """
-    quality = _measure(track, header)
+    times_s = track.timestamps_s if decoded_s is None else decoded_s
+    quality = replace(_measure(track, times_s, header), interlaced=interlaced)
     return replace(quality, rejected_for=_reasons(quality, thresholds or QualityThresholds()))
 
 
@@ -138,7 +152,7 @@ def unreadable(text: str) -> TrackQuality:
     )
 
 
-def decoded_fraction(track: FaceTrack, header: VideoHeader) -> float | None:
+def decoded_fraction(times_s: NDArray[np.float64], header: VideoHeader) -> float | None:
     """Share of what the header promises that was decoded, 0..1.
 
     Headers count frames wrongly even in healthy files: some are rounded up from the length, and
@@ -146,7 +160,7 @@ def decoded_fraction(track: FaceTrack, header: VideoHeader) -> float | None:
     hole of more than half a second in the timestamps does not count as covered.
 
     Args:
-        track: The frames that came.
+        times_s: ``[N]`` times of the frames that came, in seconds.
         header: The promise.
 
     Returns:
@@ -154,24 +168,24 @@ def decoded_fraction(track: FaceTrack, header: VideoHeader) -> float | None:
     """
     if header.frame_count_promised <= 0:
         return None
-    by_count = len(track) / header.frame_count_promised
-    intervals = np.minimum(np.diff(track.timestamps_s), _PAUSE_S)
+    by_count = len(times_s) / header.frame_count_promised
+    intervals = np.minimum(np.diff(times_s), _PAUSE_S)
     last_s = float(np.median(intervals)) if len(intervals) else 0.0
     promised_s = header.duration_promised_s
     by_time = (float(intervals.sum()) + last_s) / promised_s if promised_s > 0 else 0.0
     return min(1.0, max(by_count, by_time))
 
 
-def _measure(track: FaceTrack, header: VideoHeader) -> TrackQuality:
+def _measure(track: FaceTrack, times_s: NDArray[np.float64], header: VideoHeader) -> TrackQuality:
     seen = track.detected
     yaw = track.head_pose_deg[seen, 1]
     # The size in the picture decides whether lips and lids are resolved, so no depth here.
     corners = point(track.landmarks[seen], 263)[:, :2] - point(track.landmarks[seen], 33)[:, :2]
     return TrackQuality(
-        frames=len(track),
+        frames=len(times_s),
         duration_s=track.duration_s,
         fps=track.fps,
-        decoded_fraction=decoded_fraction(track, header),
+        decoded_fraction=decoded_fraction(times_s, header),
         detection_rate=float(seen.mean()) if len(track) else 0.0,
         single_face_rate=_share(track.faces[seen] == 1),
         face_size_px=_median(np.linalg.norm(corners, axis=1)),
@@ -179,6 +193,8 @@ def _measure(track: FaceTrack, header: VideoHeader) -> TrackQuality:
         yaw_range_deg=float(np.ptp(np.percentile(yaw, (5, 95)))) if len(yaw) else None,
         brightness=_median(track.inspections.brightness),
         sharpness=_median(track.inspections.sharpness),
+        analysed_frames=len(track),
+        decoded_fps=mean_fps(times_s),
     )
 
 
@@ -216,8 +232,8 @@ def _recording_rules(found: TrackQuality, limits: QualityThresholds) -> tuple[_R
         ),
         (
             "low_frame_rate",
-            found.fps < limits.min_fps,
-            f"{found.fps:.1f} frames per second (at least {limits.min_fps:g} required)",
+            found.decoded_fps < limits.min_fps,
+            f"{found.decoded_fps:.1f} frames per second (at least {limits.min_fps:g} required)",
         ),
     )
 

@@ -93,9 +93,7 @@ class FaceTrack:
     @property
     def fps(self) -> float:
         """Mean frames per second; 0.0 with fewer than two frames."""
-        if len(self) < 2:
-            return 0.0
-        return float((len(self) - 1) / (self.timestamps_s[-1] - self.timestamps_s[0]))
+        return mean_fps(self.timestamps_s)
 
     @property
     def usable(self) -> BoolArray:
@@ -106,6 +104,20 @@ class FaceTrack:
     def duration_s(self) -> float:
         """Seconds from the first frame to the end of the last; 0.0 without frames."""
         return len(self) / self.fps if len(self) > 1 else 0.0
+
+
+def mean_fps(times_s: Float64Array) -> float:
+    """Mean frames per second; 0.0 with fewer than two frames.
+
+    Args:
+        times_s: ``[N]`` in seconds, strictly increasing.
+
+    >>> mean_fps(np.array([0.0, 0.04, 0.08]))
+    25.0
+    """
+    if len(times_s) < 2:
+        return 0.0
+    return float((len(times_s) - 1) / (times_s[-1] - times_s[0]))
 
 
 def head_pose_deg(matrix: Float32Array | Float64Array) -> Float64Array:

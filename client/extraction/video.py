@@ -2,50 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 
-QUEUED_FRAMES = 6
-_SMALLEST_STEP_S = 1e-3
-_POLL_S = 0.1
-_REMEDY = (
-    "Play the file from start to end in a video player; copy it again from its source if it "
-    "stops early, or convert it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
+from client.extraction.container import (
+    REMEDY,
+    OpenVideo,
+    VideoError,
+    VideoHeader,
+    missing_decoders,
+    open_video,
 )
+from client.extraction.picture import PictureMaker, is_interlaced, without_combs
 
+__all__ = [
+    "Frame",
+    "VideoError",
+    "VideoHeader",
+    "VideoReader",
+    "missing_decoders",
+    "probe_video",
+    "read_frames",
+]
 
-class VideoError(ValueError):
-    """A file from which no frame can be decoded."""
-
-
-@dataclass(frozen=True)
-class VideoHeader:
-    """What a container promises about its pictures; decoding may show otherwise.
-
-    Attributes:
-        frame_count_promised: Number of frames by the header; 0 where it does not say.
-        fps: Frames per second by the header; 0.0 where it does not say.
-        width_px: Picture width in pixels.
-        height_px: Picture height in pixels.
-    """
-
-    frame_count_promised: int
-    fps: float
-    width_px: int
-    height_px: int
-
-    @property
-    def duration_promised_s(self) -> float:
-        """Length in seconds by the header; 0.0 where it does not say."""
-        return self.frame_count_promised / self.fps if self.fps > 0 else 0.0
+QUEUED_FRAMES = 6
+MOST_FRAMES = 1_000_000
+_SMALLEST_STEP_S = 1e-3
+_NOMINAL_FPS = 30.0
+_POLL_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -53,12 +44,15 @@ class Frame:
     """One decoded picture.
 
     Attributes:
-        timestamp_s: Presentation time in seconds, strictly increasing within a video.
-        image: ``[H, W, 3]`` uint8, RGB, turned upright.
+        timestamp_s: Seconds since the first frame, strictly increasing within a video.
+        image: ``[H, W, 3]`` uint8, RGB, turned upright, with square pixels and without combs.
     """
 
     timestamp_s: float
     image: NDArray[np.uint8]
+
+
+_Waiting = queue.Queue[Frame | BaseException | None]
 
 
 def probe_video(path: Path) -> VideoHeader:
@@ -71,16 +65,29 @@ def probe_video(path: Path) -> VideoHeader:
         The header's figures.
 
     Raises:
-        VideoError: If the file is missing, empty or no video.
+        VideoError: If the file is missing, empty, no video, or its decoder is missing.
     """
-    capture = _open(path)
-    try:
-        return _header(capture)
-    finally:
-        capture.release()
+    with open_video(path) as video:
+        return video.header
 
 
-def read_frames(path: Path) -> Iterator[Frame]:
+def read_frames(path: Path, *, analysis_hz: float | None = None) -> Iterator[Frame]:
+    """Frames of a video in order; see :class:`VideoReader`.
+
+    Args:
+        path: The video file.
+        analysis_hz: Frames per second to hand out; all if None.
+
+    Yields:
+        Each frame once.
+
+    Raises:
+        VideoError: If the file is missing, empty, no video, or holds no frame.
+    """
+    yield from VideoReader(path, analysis_hz=analysis_hz)
+
+
+class VideoReader:
     """Frames of a video in order, decoded by a second thread while the caller works.
 
     At most :data:`QUEUED_FRAMES` frames wait at any time, so memory does not grow with the length
@@ -89,112 +96,119 @@ def read_frames(path: Path) -> Iterator[Frame]:
 
     Args:
         path: The video file.
+        analysis_hz: Frames per second to hand out. The others are decoded, because later ones
+            build on them, but made into no picture.
 
-    Yields:
-        Each frame once.
+    Attributes:
+        header: What the container promises.
+        interlaced: Whether its frames hold two half pictures each, which are taken apart.
 
     Raises:
-        VideoError: If the file is missing, empty, no video, or holds no frame.
+        VideoError: If the file is missing, empty, no video, or its decoder is missing.
     """
-    capture = _open(path)
-    waiting: queue.Queue[Frame | BaseException | None] = queue.Queue(maxsize=QUEUED_FRAMES)
-    stop = threading.Event()
-    decoder = threading.Thread(target=_decode, args=(capture, waiting, stop), daemon=True)
-    decoder.start()
-    try:
-        count = 0
-        while (item := waiting.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-            count += 1
-        if count == 0:
-            msg = f"Expected at least one frame in {path.name}, none could be decoded. {_REMEDY}"
+
+    def __init__(self, path: Path, *, analysis_hz: float | None = None) -> None:
+        self.header = probe_video(path)
+        self.interlaced = is_interlaced(path)
+        self._path = path
+        self._analysis_hz = analysis_hz
+        self._times_s: list[float] = []
+
+    @property
+    def decoded_s(self) -> NDArray[np.float64]:
+        """Times of all frames decoded so far, in seconds, whether handed out or not."""
+        return np.array(self._times_s, dtype=np.float64)
+
+    @property
+    def frames_decoded(self) -> int:
+        """Number of frames decoded so far, whether handed out or not."""
+        return len(self._times_s)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Each frame that is to be analysed, once.
+
+        Raises:
+            VideoError: If no frame can be decoded, or there are more than a million.
+        """
+        self._times_s.clear()
+        waiting: _Waiting = queue.Queue(maxsize=QUEUED_FRAMES)
+        stop = threading.Event()
+        decoder = threading.Thread(target=self._decode, args=(waiting, stop), daemon=True)
+        decoder.start()
+        try:
+            while (item := waiting.get()) is not None:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            decoder.join()
+        if not self._times_s:
+            msg = f"Expected at least one frame in {self._path.name}, found none. {REMEDY}"
             raise VideoError(msg)
-    finally:
-        stop.set()
-        decoder.join()
-        capture.release()
+
+    def _decode(self, waiting: _Waiting, stop: threading.Event) -> None:
+        try:
+            with open_video(self._path) as video:
+                for frame in self._frames(video):
+                    if not _hand_over(frame, waiting, stop):
+                        return
+            _hand_over(None, waiting, stop)
+        except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
+            _hand_over(error, waiting, stop)
+
+    def _frames(self, video: OpenVideo) -> Iterator[Frame]:
+        make = PictureMaker(video.header.pixel_aspect)
+        frames = video.frames()
+        if self.interlaced:
+            frames = without_combs(video.stream, frames)
+        due = Sampler(self._analysis_hz)
+        for time_s, frame in _timed(frames, fps=video.header.fps):
+            if len(self._times_s) >= MOST_FRAMES:
+                msg = (
+                    f"Expected at most {MOST_FRAMES} frames in {self._path.name}, found more. "
+                    "Cut the recording into parts of its own"
+                )
+                raise VideoError(msg)
+            self._times_s.append(time_s)
+            if due.take(time_s):
+                yield Frame(time_s, make.picture(frame))
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401 - OpenCV has no types
-    if not path.is_file():
-        msg = f"Expected a video file, found none at {path}. Correct the file column of the list."
-        raise VideoError(msg)
-    if path.stat().st_size == 0:
-        msg = f"Expected a video, {path.name} has 0 bytes. Copy it again from its source."
-        raise VideoError(msg)
-    cv2 = _quiet_opencv()
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        capture.release()
-        msg = f"Expected a video, {path.name} could not be opened. {_REMEDY}"
-        raise VideoError(msg)
-    return capture
+class Sampler:
+    """Chooses frames so that on average as many are taken a second as wanted.
+
+    Args:
+        rate_hz: Frames per second to take; all if None.
+    """
+
+    def __init__(self, rate_hz: float | None) -> None:
+        self._period_s = 1.0 / rate_hz if rate_hz else 0.0
+        self._due_s = 0.0
+
+    def take(self, time_s: float) -> bool:
+        """Whether the frame at this time is taken; times in increasing order."""
+        # A camera's clock jitters, so that a frame may come a little before its time.
+        if time_s < self._due_s - self._period_s / 4:
+            return False
+        self._due_s = max(self._due_s + self._period_s, time_s)
+        return True
 
 
-def _quiet_opencv() -> Any:  # noqa: ANN401 - OpenCV has no types
-    # The decoder library behind OpenCV prints to stderr by itself and reads its level only from
-    # the environment; what it would say is covered by VideoError and by the decoded share.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    import cv2
-
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
-
-
-def _header(capture: Any) -> VideoHeader:  # noqa: ANN401 - OpenCV has no types
-    import cv2
-
-    def figure(name: int) -> float:
-        value = float(capture.get(name))
-        return value if np.isfinite(value) and value > 0 else 0.0
-
-    return VideoHeader(
-        frame_count_promised=int(figure(cv2.CAP_PROP_FRAME_COUNT)),
-        fps=figure(cv2.CAP_PROP_FPS),
-        width_px=int(figure(cv2.CAP_PROP_FRAME_WIDTH)),
-        height_px=int(figure(cv2.CAP_PROP_FRAME_HEIGHT)),
-    )
-
-
-def _decode(
-    capture: Any,  # noqa: ANN401 - OpenCV has no types
-    waiting: queue.Queue[Frame | BaseException | None],
-    stop: threading.Event,
-) -> None:
-    try:
-        for frame in _frames(capture):
-            if not _hand_over(frame, waiting, stop):
-                return
-        _hand_over(None, waiting, stop)
-    except BaseException as error:  # noqa: BLE001 - raised again in the consumer's thread
-        _hand_over(error, waiting, stop)
-
-
-def _frames(capture: Any) -> Iterator[Frame]:  # noqa: ANN401 - OpenCV has no types
-    import cv2
-
-    nominal_s = 1.0 / (_header(capture).fps or 30.0)
+def _timed(frames: Iterator[VideoFrame], *, fps: float) -> Iterator[tuple[float, VideoFrame]]:
+    """Frames with their times, counted from the first, strictly increasing."""
+    first_s: float | None = None
     previous_s = -_SMALLEST_STEP_S
-    index = 0
-    while True:
-        decoded, image = capture.read()
-        if not decoded:
-            return
-        stamp_s = float(capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000.0
-        # Raw streams carry no timestamps and report 0 for every frame.
-        if index > 0 and stamp_s <= 0.0:
-            stamp_s = index * nominal_s
-        previous_s = max(previous_s + _SMALLEST_STEP_S, stamp_s)
-        yield Frame(previous_s, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        index += 1
+    for index, frame in enumerate(frames):
+        # Raw streams carry no timestamps.
+        stamp_s = index / (fps or _NOMINAL_FPS) if frame.time is None else frame.time
+        first_s = stamp_s if first_s is None else first_s
+        previous_s = max(previous_s + _SMALLEST_STEP_S, stamp_s - first_s)
+        yield previous_s, frame
 
 
 def _hand_over(
-    item: Frame | BaseException | None,
-    waiting: queue.Queue[Frame | BaseException | None],
-    stop: threading.Event,
+    item: Frame | BaseException | None, waiting: _Waiting, stop: threading.Event
 ) -> bool:
     while not stop.is_set():
         try:

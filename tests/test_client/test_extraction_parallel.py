@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import commanded_worker
+import numpy as np
 import psutil
 import pytest
 
-from client.extraction import parallel
+from client.annotations import Annotations, Stimulus, Turn
+from client.extraction import parallel, pool, worker
 from client.extraction.parallel import (
     ExtractionJob,
+    ExtractionRefusedError,
     ExtractionResult,
     ExtractionSettings,
+    Extractor,
     extract_many,
+)
+from client.extraction.pipeline import extract_recording
+from client.extraction.quality import QualityThresholds
+from client.extraction.wire import (
+    WireError,
+    job_facts,
+    pack_message,
+    pack_settings,
+    to_extraction,
+    to_job,
+    unpack_message,
+    unpack_settings,
 )
 
 SETTINGS = ExtractionSettings(face_model=Path("unused.task"))
@@ -27,31 +45,18 @@ def jobs(*names: str) -> list[ExtractionJob]:
     return [ExtractionJob(name, Path(name)) for name in names]
 
 
-def work_or_die(link, settings) -> None:
-    """A worker whose extraction is commanded by the file's name."""
-    while True:
-        try:
-            job = link.recv()
-        except EOFError:
-            return
-        if job.recording_id.startswith("die"):
-            os._exit(7)
-        link.send(ExtractionResult(job, None, f"done by {settings.face_model}"))
-
-
 @pytest.fixture
 def commanded(monkeypatch):
-    monkeypatch.setattr(parallel, "_work", work_or_die)
+    monkeypatch.setattr(parallel, "_WORK", "commanded_worker:obey")
 
 
-def collect(names: list[str], *, workers: int) -> dict[str, str | None]:
+def collect(names: list[str], *, workers: int, **options: object) -> dict[str, str | None]:
     done: dict[str, str | None] = {}
-    extract_many(
-        jobs(*names),
-        SETTINGS,
-        workers=workers,
-        on_done=lambda result: done.update({result.job.recording_id: result.error}),
-    )
+    with Extractor(SETTINGS, workers=workers, **options) as extractor:
+        extractor.extract(
+            jobs(*names),
+            on_done=lambda result: done.update({result.job.recording_id: result.error}),
+        )
     return done
 
 
@@ -60,6 +65,44 @@ def test_a_process_that_dies_fails_its_own_recording_only(commanded):
     assert sorted(done) == ["a", "c", "die-b", "die-d", "e"]
     assert all(done[name] == "done by unused.task" for name in "ace")
     assert "exit code 7" in (done["die-b"] or "")
+
+
+def test_a_process_that_hangs_fails_its_own_recording_only(commanded):
+    done = collect(["a", "hang-b", "c"], workers=2, stall_s=5.0)
+    assert done["a"] == done["c"] == "done by unused.task"
+    assert "No frame came for 5 s" in (done["hang-b"] or "")
+    assert not multiprocessing.active_children()
+
+
+def test_a_slow_recording_whose_frames_come_is_waited_for(commanded):
+    assert collect(["slow"], workers=1, stall_s=5.0) == {"slow": "done at last"}
+
+
+def test_frames_are_reported_while_they_come(commanded):
+    heard = []
+    with Extractor(SETTINGS) as extractor:
+        extractor.extract(
+            jobs("slow", "a"),
+            on_done=lambda result: heard.append(result.job.recording_id),
+            on_frames=lambda name, frames: heard.append((name, frames)),
+        )
+    assert heard == [*(("slow", frames) for frames in range(1, 10)), "slow", "a"]
+
+
+def test_an_answer_of_another_kind_is_never_unpickled(commanded, monkeypatch):
+    monkeypatch.setattr(pickle, "loads", lambda *_: pytest.fail("unpickled"))
+    done = collect(["pickle", "lie", "a"], workers=1)
+    assert "Expected a message of a worker" in (done["pickle"] or "")
+    assert "Expected an extraction" in (done["lie"] or "")
+    assert done["a"] == "done by unused.task"
+
+
+def test_a_refused_network_cut_ends_the_batch_with_the_remedy(commanded, monkeypatch):
+    monkeypatch.setattr(parallel, "_WORK", "os:getpid")
+    monkeypatch.setattr(pool, "begin", commanded_worker.refuse)
+    with pytest.raises(ExtractionRefusedError, match="no namespaces here"):
+        collect(["a"], workers=2, network="cut")
+    assert not multiprocessing.active_children()
 
 
 def test_an_error_while_storing_a_result_ends_the_workers(commanded):
@@ -99,18 +142,67 @@ def test_less_than_one_worker_is_refused():
         collect(["a"], workers=0)
 
 
-def test_an_exception_becomes_a_failed_result_with_its_message(monkeypatch):
+class Unheard:
+    """A link whose other end does not matter."""
+
+    def send_bytes(self, message: bytes) -> None:
+        pass
+
+
+def test_an_exception_becomes_an_answer_with_its_message(monkeypatch):
     def failing(*args: object, **kwargs: object) -> None:
         msg = "no memory for frame 7"
         raise MemoryError(msg)
 
-    monkeypatch.setattr(parallel, "extract_recording", failing)
-    result = parallel._result(ExtractionJob("a", Path("a")), SETTINGS)
-    assert (result.extraction, result.error) == (None, "MemoryError: no memory for frame 7")
+    monkeypatch.setattr(worker, "extract_recording", failing)
+    task = {"kind": "extract", **job_facts(ExtractionJob("a", Path("a")))}
+    facts, _ = unpack_message(worker.answer(Unheard(), task, SETTINGS))
+    assert facts == {"error": "MemoryError: no memory for frame 7"}
+
+
+def test_jobs_and_settings_come_back_from_their_bytes():
+    notes = Annotations((Stimulus(1.0, 2.0, "positive"),), (Turn(0.0, 3.5, "other"),), 3.25)
+    job = ExtractionJob("r1", Path("/videos/ü 1.mp4"), notes)
+    facts, _ = unpack_message(pack_message(job_facts(job)))
+    assert to_job(facts) == job
+    settings = ExtractionSettings(
+        Path("/m.task"), QualityThresholds(min_fps=12.0), clip_s=4.0, rate_hz=5.0, analysis_hz=12.0
+    )
+    assert unpack_settings(pack_settings(settings)) == settings
+    assert unpack_settings(pack_settings(SETTINGS)) == SETTINGS
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0\0\2[]", b"\0\0\0\2{}tensors?", b"\xff" * 40])
+def test_bytes_that_are_no_message_are_refused(data):
+    with pytest.raises(WireError, match="Expected a message"):
+        unpack_message(data)
+
+
+@pytest.mark.needs_model
+def test_an_extraction_comes_back_from_a_process_as_it_was_made(assets, face_model):
+    path = assets / "videos" / "nod_30fps.mkv"
+    here = extract_recording(path, face_model)
+    results: list[ExtractionResult] = []
+    extract_many([ExtractionJob("r", path)], ExtractionSettings(face_model), on_done=results.append)
+    there = results[0].extraction
+    assert (there.quality, there.indicators) == (here.quality, here.indicators)
+    assert {**there.provenance, "seconds": 0} == {**here.provenance, "seconds": 0}
+    for name in ("values", "mask", "clip_start_s"):
+        assert np.array_equal(getattr(there.features, name), getattr(here.features, name))
+    for name in ("timestamps_s", "outcome", "faces", "head_pose_deg", "blendshapes", "signals"):
+        ours, theirs = getattr(here.frames, name), getattr(there.frames, name)
+        assert ours.dtype == theirs.dtype
+        assert np.array_equal(ours, theirs, equal_nan=True)
+    assert there.frames.signal_names == here.frames.signal_names
+
+
+def test_an_extraction_with_a_part_missing_is_refused():
+    with pytest.raises(WireError, match="Expected an extraction"):
+        to_extraction({"schema_digest": "x", "indicators": {}, "quality": {}}, {})
 
 
 def linger() -> None:
-    parallel._end_with_parent()
+    worker.end_with_parent()
     time.sleep(60.0)
 
 

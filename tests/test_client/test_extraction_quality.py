@@ -71,18 +71,18 @@ def test_95_percent_of_the_promise_must_be_decoded(promised, expected):
 
 def test_a_header_that_counts_wrongly_is_saved_by_the_time_it_promises():
     browser = replace(HEADER, frame_count_promised=10_000, fps=1000.0)
-    assert decoded_fraction(make_track(TIMES), browser) == pytest.approx(1.0)
+    assert decoded_fraction(TIMES, browser) == pytest.approx(1.0)
 
 
 def test_a_hole_in_the_middle_counts_as_not_decoded():
     holed = TIMES[(TIMES < 3.0) | (TIMES > 7.0)]
-    assert decoded_fraction(make_track(holed), HEADER) == pytest.approx(0.65, abs=0.02)
+    assert decoded_fraction(holed, HEADER) == pytest.approx(0.65, abs=0.02)
     assert "truncated" in codes(make_track(holed))
 
 
 def test_a_header_without_a_count_promises_nothing():
     silent = replace(HEADER, frame_count_promised=0, fps=0.0)
-    assert decoded_fraction(make_track(TIMES), silent) is None
+    assert decoded_fraction(TIMES, silent) is None
     assert codes(make_track(TIMES), silent) == []
 
 

@@ -6,14 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from client.extraction import video
-from client.extraction.face import light_and_sharpness
-from client.extraction.video import VideoError, probe_video, read_frames
+from client.extraction.inspector import light_and_sharpness
+from client.extraction.video import Sampler, VideoError, VideoReader, probe_video, read_frames
 
 
 def write_video(path: Path, *, frames: int = 20, fps: float = 25.0) -> Path:
@@ -69,44 +70,66 @@ def test_a_reader_that_stops_early_leaves_no_thread(tmp_path):
     assert set(threading.enumerate()) <= before
 
 
-class FakeCapture:
-    """A capture whose timestamps are given."""
+@dataclass
+class FakeFrame:
+    """A frame whose timestamp is given."""
 
-    def __init__(self, stamps_ms: list[float]) -> None:
-        self._stamps = stamps_ms
-        self._at = -1
-
-    def read(self) -> tuple[bool, np.ndarray]:
-        self._at += 1
-        return self._at < len(self._stamps), np.zeros((2, 2, 3), dtype=np.uint8)
-
-    def get(self, name: int) -> float:
-        import cv2
-
-        return self._stamps[self._at] if name == cv2.CAP_PROP_POS_MSEC else 25.0
+    time: float | None
 
 
 @pytest.mark.parametrize(
-    ("stamps_ms", "expected_s"),
+    ("stamps_s", "expected_s"),
     [
-        ([0.0, 40.0, 40.0, 80.0], [0.0, 0.04, 0.041, 0.08]),
-        ([0.0, 40.0, 30.0, 80.0], [0.0, 0.04, 0.041, 0.08]),
-        ([0.0, 0.0, 0.0], [0.0, 0.04, 0.08]),
+        ([0.0, 0.04, 0.04, 0.08], [0.0, 0.04, 0.041, 0.08]),
+        ([0.0, 0.04, 0.03, 0.08], [0.0, 0.04, 0.041, 0.08]),
+        ([None, None, None], [0.0, 0.04, 0.08]),
+        ([1.4, 1.44, 1.48], [0.0, 0.04, 0.08]),
     ],
 )
-def test_times_strictly_increase_whatever_the_container_says(stamps_ms, expected_s):
-    times = [frame.timestamp_s for frame in video._frames(FakeCapture(stamps_ms))]
-    assert times == pytest.approx(expected_s)
+def test_times_count_from_the_first_frame_and_strictly_increase(stamps_s, expected_s):
+    frames = iter([FakeFrame(stamp) for stamp in stamps_s])
+    assert [time for time, _ in video._timed(frames, fps=25.0)] == pytest.approx(expected_s)
 
 
 def test_an_error_in_the_decoder_reaches_the_reader(tmp_path, monkeypatch):
-    def failing(capture: object) -> None:
+    def failing(reader: object, opened: object) -> None:
         msg = "disk gone"
         raise OSError(msg)
 
-    monkeypatch.setattr(video, "_frames", failing)
+    monkeypatch.setattr(VideoReader, "_frames", failing)
     with pytest.raises(OSError, match="disk gone"):
         list(read_frames(write_video(tmp_path / "red.avi")))
+
+
+def test_a_recording_without_end_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(video, "MOST_FRAMES", 12)
+    with pytest.raises(VideoError, match=r"at most 12 frames in red\.avi"):
+        list(read_frames(write_video(tmp_path / "red.avi")))
+
+
+@pytest.mark.parametrize(
+    ("analysis_hz", "expected"),
+    [
+        (None, list(range(20))),
+        (25.0, list(range(20))),
+        (60.0, list(range(20))),
+        (12.5, list(range(0, 20, 2))),
+        (10.0, [0, 2, 5, 7, 10, 12, 15, 17]),
+    ],
+)
+def test_only_as_many_frames_are_handed_out_as_are_analysed(tmp_path, analysis_hz, expected):
+    reader = VideoReader(write_video(tmp_path / "red.avi"), analysis_hz=analysis_hz)
+    times = [frame.timestamp_s for frame in reader]
+    assert times == pytest.approx([0.04 * n for n in expected])
+    assert reader.decoded_s == pytest.approx([0.04 * n for n in range(20)])
+    assert set(times) <= set(reader.decoded_s)
+
+
+def test_a_jittering_camera_loses_no_frame_at_its_own_rate():
+    rng = np.random.default_rng(5)
+    stamps = np.arange(50) / 25.0 + rng.uniform(-0.004, 0.004, 50)
+    sampler = Sampler(25.0)
+    assert all(sampler.take(float(stamp)) for stamp in stamps - stamps[0])
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all"])

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 SHOWN = {
     "smile_rate_per_min": "smiles\n/min",
-    "corner_elevation": "mouth\ncorner",
     "gaze_down_fraction": "gaze\ndown",
     "head_speed_deg_s": "head\ndeg/s",
     "mouth_speed_per_s": "mouth\n/s",
@@ -45,6 +44,8 @@ def show_visits(table: VisitTable, screen: Screen) -> None:
     """Print the visits of each subject, then what makes them hard to compare."""
     for series in table.series:
         screen.show(_series_table(table, series))
+        for line in _treatments(series):
+            screen.say(f"  {line}")
     for note in table.notes:
         screen.warn(note)
     for warning in table.warnings:
@@ -131,29 +132,35 @@ def _schema(table: VisitTable) -> pa.Schema:
 
 
 def _series_table(table: VisitTable, series: VisitSeries) -> Table:
-    task = f", {series.task}" if series.task else ""
-    shown = Table(
-        title=f"{series.subject_id}{task}", box=None, pad_edge=False, title_justify="left"
-    )
-    for name in ("visit", "date"):
-        shown.add_column(name, no_wrap=True)
-    for name in ("days", "time", "awake\nh", "treatment", "score", *SHOWN.values()):
-        shown.add_column(name, justify="left" if name == "treatment" else "right")
+    shown = Table(title=_title(series), box=None, pad_edge=False, title_justify="left")
+    shown.add_column("visit", no_wrap=True, max_width=14)
+    for name in ("date", "days", "time", "hours\nawake", "score", *SHOWN.values()):
+        shown.add_column(name, no_wrap=True, justify="right")
     for visit in series.visits:
         changes = table.changes(series, visit)
-        events = [visit.treatment, *series.events(visit)]
         shown.add_row(
             visit.label or str(visit.number),
             visit.day.isoformat(),
             f"{visit.days_since_first:.0f}",
             f"{visit.recorded_at:%H:%M}",
             _cell(visit.hours_since_waking),
-            "; ".join(event for event in events if event),
-            _cell(visit.score),
+            "-" if visit.score is None else f"{visit.score:g}",
             *(_marked(changes.get(name)) for name in SHOWN),
             style="red" if visit.verdict == "rejected" else None,
         )
     return shown
+
+
+def _title(series: VisitSeries) -> str:
+    return series.subject_id + (f", {series.task}" if series.task else "")
+
+
+def _treatments(series: VisitSeries) -> Iterator[str]:
+    """A line for each visit under treatment."""
+    for visit in series.visits:
+        events = [event for event in (visit.treatment, *series.events(visit)) if event]
+        if events:
+            yield f"{visit.label or visit.number}: {'; '.join(events)}"
 
 
 def _marked(one: Change | None) -> str:
@@ -183,9 +190,8 @@ def _section(table: VisitTable, series: VisitSeries) -> str:
         + "</tr>"
         for name, unit in table.units.items()
     )
-    task = f", {series.task}" if series.task else ""
     return (
-        f"<section><h2>{escape(series.subject_id + task)}</h2><table><thead><tr><th>visit</th>"
+        f"<section><h2>{escape(_title(series))}</h2><table><thead><tr><th>visit</th>"
         f"{heads}</tr></thead><tbody>{rows}</tbody></table></section>"
     )
 

@@ -19,7 +19,7 @@ def import_recordings(  # noqa: PLR0913 - each is an option of the command
     redcap: Annotated[
         Path | None,
         typer.Option(
-            metavar="EXPORT", help="CSV export of REDCap; mapped by [redcap] in site.toml."
+            metavar="EXPORT", help="CSV export of REDCap; section redcap of site.toml maps it."
         ),
     ] = None,
     dictionary: Annotated[
@@ -50,8 +50,8 @@ def import_recordings(  # noqa: PLR0913 - each is an option of the command
 
     Rows are matched by recording_id: new ones are added, equal ones stay, differing ones are told
     and refused unless --update is given. Nothing is written if there is any fault. The table before
-    is kept beside the new one. Without [redcap] in site.toml, the columns of the export are shown
-    with a section to paste.
+    is kept beside the new one. While site.toml has no section redcap, the columns of the export are
+    shown with a section to paste.
     """
     from client.importing.session import import_into, read_source
     from client.site import open_site

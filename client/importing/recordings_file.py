@@ -75,7 +75,8 @@ def take_over(
     elif not faults:
         faults.append(Fault(0, "", "Expected at least one recording, got none", "import"))
     if faults:
-        return ImportOutcome(faults=tuple(faults), left_out=imported.left_out)
+        # A cell that several rows look up is one fault.
+        return ImportOutcome(faults=tuple(dict.fromkeys(faults)), left_out=imported.left_out)
     backup = None
     if merged.added or merged.updated:
         backup = _write(site.paths.recordings, merged, separator=present.separator)

@@ -172,13 +172,12 @@ def _column(name: str, header: Sequence[str]) -> str:
 
 def suggest_section(header: Sequence[str]) -> str:
     """A ``[redcap]`` section to paste, with the columns that look right."""
-    return "\n".join(
-        [
-            "[redcap]",
-            *(f"{key} = {_quoted(value)}" for key, value in _guesses(header)),
-            '# sex_values = { "1" = "female", "2" = "male" }    # or pass --dictionary',
-        ]
-    )
+    lines = [f"{key} = {_quoted(value)}" for key, value in _guesses(header)]
+    lines.append('# sex_values = { "1" = "female", "2" = "male" }    # or pass --dictionary')
+    if consent := _likely(header, ("consent",)):
+        lines.append(f"consent = {_quoted(consent)}")
+        lines.append('consent_values = { "1" = "granted", "0" = "withdrawn" }')
+    return "\n".join(["[redcap]", *lines])
 
 
 _LIKELY = {

@@ -287,7 +287,12 @@ def test_no_export_whatever_its_bytes_raises(tmp_path_factory, data):
 named = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=9)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory) -> Site:
+    return make_site(tmp_path_factory.mktemp("round"), videos=("v.mp4",))
+
+
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.tuples(named, st.sampled_from(["F", "M", "O"]), st.integers(0, 27), named),
@@ -297,11 +302,10 @@ named = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min
     ),
     st.sampled_from(",;\t"),
 )
-def test_what_an_export_says_is_what_the_table_says(tmp_path_factory, rows, separator):
-    folder = tmp_path_factory.mktemp("round")
-    site = make_site(folder)
-    (site.folder / "videos" / "v.mp4").write_bytes(b"x")
-    with (folder / "export.csv").open("w", newline="", encoding="utf-8") as file:
+def test_what_an_export_says_is_what_the_table_says(shared_site, rows, separator):
+    site, export = shared_site, shared_site.folder / "export.csv"
+    site.paths.recordings.unlink(missing_ok=True)
+    with export.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=separator)
         writer.writerow(["record_id", "at", "age", "sex", "phq", "drug", "video"])
         for name, sex, score, drug in rows:
@@ -316,7 +320,7 @@ def test_what_an_export_says_is_what_the_table_says(tmp_path_factory, rows, sepa
         score="phq",
         treatment="drug",
     )
-    outcome = take_over(site, import_redcap(folder / "export.csv", section))
+    outcome = take_over(site, import_redcap(export, section))
     assert outcome.faults == ()
     found = load_manifest(site).recordings
     words = {"F": "female", "M": "male", "O": "other"}

@@ -17,6 +17,7 @@ from client.manifest_warnings import find_warnings
 from client.recording import Fault, ManifestError, Recording, RecordingManifest
 from client.site import Site
 from client.store import open_store
+from client.treatments import TREATMENTS, treatment_faults
 from shared_models.console import Screen
 
 
@@ -63,11 +64,15 @@ def load_manifest(site: Site, *, require_files: bool = True) -> RecordingManifes
 
 
 def check_recordings(site: Site) -> CheckedRecordings:
-    """Faults and warnings of the table and the videos that it names."""
+    """Faults and warnings of the tables, of the videos and the notes that they name."""
+    treatments = treatment_faults(
+        site.folder / TREATMENTS, today=datetime.now(UTC).astimezone().date()
+    )
     try:
         manifest = load_manifest(site)
     except ManifestError as error:
-        return CheckedRecordings(error.recordings, error.subjects, error.faults)
+        faults = (*error.faults, *treatments)
+        return CheckedRecordings(error.recordings, error.subjects, faults)
     wanted = site.policy.min_subjects if site.policy else 1
     warnings = [
         *_left_out(manifest),
@@ -76,7 +81,10 @@ def check_recordings(site: Site) -> CheckedRecordings:
         *_unreadable(manifest.recordings),
     ]
     return CheckedRecordings(
-        len(manifest.recordings), len(manifest.subjects), warnings=tuple(warnings)
+        len(manifest.recordings),
+        len(manifest.subjects),
+        faults=treatments,
+        warnings=tuple(warnings),
     )
 
 

@@ -15,7 +15,7 @@ from client.recording import Fault, ManifestError
 Kind = Literal["drug", "psychotherapy", "rtms", "ect", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)
 COLUMNS = ("subject_id", "kind", "name", "started_at", "ended_at")
-FILE = "treatments.csv"
+TREATMENTS = "treatments.csv"
 
 Value = TypeVar("Value")
 
@@ -94,7 +94,7 @@ def unknown_subjects(treatments: tuple[Treatment, ...], known: tuple[str, ...]) 
     """One sentence for each treated subject that no recording is of."""
     for subject in sorted({treatment.subject_id for treatment in treatments} - set(known)):
         hint = suggest(subject, known)
-        yield f"{FILE} names subject {subject!r}, of whom there is no recording{hint}."
+        yield f"{TREATMENTS} names subject {subject!r}, of whom there is no recording{hint}."
 
 
 def _missing(name: str, header: list[str]) -> Fault:

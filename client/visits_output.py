@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from client.extraction.behaviour.catalogue import CATALOGUE
 from client.visits import Visit, VisitSeries
 from client.visits_reliability import Reliability
 from client.visits_table import CAVEAT, Change, VisitTable, visit_facts
@@ -98,7 +99,8 @@ def write_visits_page(table: VisitTable, path: Path, *, study: str) -> None:
         "<p>Figures of single subjects: this page stays at the site. "
         f"Research software: no output is a diagnosis.</p><p>{escape(CAVEAT)}</p>"
         f"{f'<h2>To be read with care</h2><ul>{warnings}</ul>' if warnings else ''}"
-        f"{body or '<p>There is no visit yet.</p>'}{_reliability_section(table)}</body></html>"
+        f"{body or '<p>There is no visit yet.</p>'}{_reliability_section(table)}"
+        f"{_definitions(table)}</body></html>"
     )
     write_atomic(path, page.encode())
 
@@ -255,3 +257,15 @@ def _reliability_texts(one: Reliability) -> Iterator[str]:
     )
     yield "-" if one.sd is None else f"{one.sd:.4g} (n = {one.sd_subjects})"
     yield one.reason or ""
+
+
+def _definitions(table: VisitTable) -> str:
+    """What each indicator is and what is published on it, for who reads the page alone."""
+    known = [CATALOGUE[name] for name in table.units if name in CATALOGUE]
+    texts = "".join(
+        f"<dt>{escape(one.name)}: {escape(one.title)} [{escape(one.unit)}]</dt>"
+        f"<dd>{escape(one.definition)} "
+        f"<small>{escape(one.evidence)} {escape(one.source)}</small></dd>"
+        for one in known
+    )
+    return f"<section><h2>Definitions</h2><dl>{texts}</dl></section>" if texts else ""

@@ -12,7 +12,7 @@ from client.recording import Recording
 from client.site import SITE_FILE, Site
 from client.store import open_store
 from client.stored_recording import StoredRecording
-from client.treatments import FILE, Treatment, read_treatments, unknown_subjects
+from client.treatments import TREATMENTS, Treatment, read_treatments, unknown_subjects
 from client.visits import Visit, VisitSeries, arrange_visits
 from client.visits_reliability import BEYOND_ERROR, Reliability, measure_reliability
 from client.visits_warnings import VisitWarning, find_visit_warnings
@@ -181,11 +181,13 @@ def read_visits(site: Site) -> VisitTable:
         StoreError: If a stored recording cannot be opened.
     """
     manifest = load_manifest(site, require_files=False)
-    today = datetime.now(UTC).date()
+    today = datetime.now(UTC).astimezone().date()
+    gone = {recording.subject_id for recording in manifest.withdrawn}
+    treatments = read_treatments(site.folder / TREATMENTS, today=today)
     return build_table(
         manifest.recordings,
         {(one.subject_id, one.recording_id): one for one in open_store(site).records()},
-        treatments=read_treatments(site.folder / FILE, today=today),
+        treatments=[one for one in treatments if one.subject_id not in gone],
         reliability=site.config.reliability,
     )
 

@@ -371,6 +371,13 @@ def test_faulty_treatments_are_wrong_input_with_their_lines(site):
     assert result.exit_code == 2
     assert "treatments.csv, line 2, kind" in result.stderr
     assert "treatments.csv, line 2, started_at" in result.stderr
+    checked = CliRunner().invoke(app, ["check", str(site.folder), "--json"])
+    assert checked.exit_code == 2
+    told = json.loads(checked.stdout.strip().splitlines()[-1])["faults"]
+    assert [(one["file"], one["line"], one["column"]) for one in told] == [
+        ("treatments.csv", 2, "kind"),
+        ("treatments.csv", 2, "started_at"),
+    ]
 
 
 @pytest.mark.parametrize("words", [["--export", "xlsx"], ["--out", "x.csv"]])
@@ -397,6 +404,7 @@ def test_an_export_holds_change_and_index_beside_each_value(tmp_path):
     html = (tmp_path / "page.html").read_text()
     assert f"index {index:+.2f}" in html
     assert "a&lt;b" in html
+    assert "Girard" in html
 
 
 def test_a_day_of_treatment_is_covered_to_its_end():

@@ -9,6 +9,7 @@ from client.extraction.behaviour.signals import (
     deviation_from_median,
     episodes,
     from_steps,
+    mean_departure,
     resample,
     robust_z,
     running_level,
@@ -119,3 +120,14 @@ def test_the_running_level_follows_a_drift_and_ignores_a_burst():
     level = running_level(times, (drift + burst)[:, None], window_s=2.0)[:, 0]
     inside = (times > 1.5) & (times < 28.5)
     assert level[inside] == pytest.approx(drift[inside], abs=0.03)
+
+
+def test_the_departure_is_the_mean_distance_of_the_columns_from_their_levels():
+    times = np.arange(1500) / 50.0
+    burst = np.where((times > 10.0) & (times < 10.3), 1.0, 0.0)
+    columns = np.column_stack([0.1 * times + burst, -2.0 * burst, 0.0 * burst])
+    departure = mean_departure(times, columns, window_s=2.0)
+    inside = (times > 1.5) & (times < 28.5)
+    assert departure[inside] == pytest.approx(burst[inside], abs=0.03)
+    columns[700, 1] = np.nan
+    assert np.isnan(mean_departure(times, columns, window_s=2.0)[700])

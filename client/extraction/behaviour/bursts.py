@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.extraction.behaviour.features import frame_signals
-from client.extraction.behaviour.signals import robust_z, running_level, stretches
+from client.extraction.behaviour.signals import mean_departure, robust_z, stretches
 from client.extraction.track import BLENDSHAPES, FaceTrack
 
 FloatArray = NDArray[np.float64]
@@ -87,8 +87,7 @@ def find_brow_bursts(
 def _bursts(track: FaceTrack, signals: NDArray[np.float32], *, least: float) -> Bursts:
     if not track.usable.any():
         return Bursts(np.empty(0), np.empty(0), np.full(len(track), np.nan))
-    resting = running_level(track.timestamps_s, signals, window_s=_REST_WINDOW_S)
-    activity = np.abs(signals - resting).mean(axis=1)
+    activity = mean_departure(track.timestamps_s, signals, window_s=_REST_WINDOW_S)
     height = robust_z(activity)
     usual = float(np.nanmedian(activity))
     found = []

@@ -95,15 +95,16 @@ def frame_signals(track: FaceTrack) -> dict[str, Float32Array]:
         Signal name to ``[N]``: all columns of the schema that need no neighbouring frame, and
         mouth and brow measures with the turn of the head taken back.
     """
-    # In blocks, because the intermediate arrays are many times the size of the result.
+    # In blocks, because the intermediate arrays are many times the size of the result, and cast
+    # within the block, because a column that is a view would keep the whole block alive.
     blocks = [
-        _block_signals(track, slice(start, start + _BLOCK_FRAMES))
+        {
+            name: signal.astype(np.float32)
+            for name, signal in _block_signals(track, slice(start, start + _BLOCK_FRAMES)).items()
+        }
         for start in range(0, max(len(track), 1), _BLOCK_FRAMES)
     ]
-    return {
-        name: np.concatenate([block[name].astype(np.float32) for block in blocks])
-        for name in blocks[0]
-    }
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def _block_signals(track: FaceTrack, block: slice) -> dict[str, FloatArray]:
@@ -152,13 +153,7 @@ def behaviour_series(track: FaceTrack, *, rate_hz: float = BEHAVIOUR.rate_hz) ->
         rate of the camera.
     """
     levels = frame_signals(track)
-    table = np.column_stack(
-        [
-            np.column_stack(list(levels.values())),
-            track.head_pose_deg,
-            track.blendshapes,
-        ]
-    )
+    table = np.column_stack([*levels.values(), track.head_pose_deg, track.blendshapes])
     count = max(1, round(track.duration_s * rate_hz))
     start_s = float(track.timestamps_s[0]) if len(track) else 0.0
     sampled = resample(track.timestamps_s, table, rate_hz=rate_hz, count=count, start_s=start_s)

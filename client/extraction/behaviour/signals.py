@@ -57,11 +57,16 @@ def resample(
     """
     result = np.full((count, values.shape[1]), np.nan)
     measured = np.isfinite(values).all(axis=1)
-    times, rows = times_s[measured], values[measured]
+    rows = np.flatnonzero(measured)
+    times = times_s[rows]
     edges = start_s + np.arange(count + 1) / rate_hz
     reach_s = _reach(times_s)
     for piece in _connected(times):
-        _fill(result, edges, times[piece], rows[piece], reach_s=reach_s)
+        inside, low, high = _reached(edges, times[piece], reach_s)
+        # One column at a time: an hour of all of them in double precision would be 60 MB a copy.
+        for number in range(values.shape[1]):
+            column = values[rows[piece], number].astype(np.float64)
+            result[inside, number] = _means(times[piece], column, low=low, high=high)
     return result
 
 
@@ -180,14 +185,41 @@ def running_level(
     Returns:
         ``[N, K]``.
     """
+    return np.column_stack([*_levels(times_s, values, window_s)])
+
+
+def mean_departure(
+    times_s: FloatArray, values: NDArray[np.floating], *, window_s: float
+) -> FloatArray:
+    """Mean distance of the columns from their running levels.
+
+    Column by column, so that an hour costs no more memory than one of them.
+
+    Args:
+        times_s: ``[N]`` seconds, strictly increasing, N >= 1.
+        values: ``[N, K]``; at least one row has no NaN.
+        window_s: Length of the window of the level in seconds.
+
+    Returns:
+        ``[N]``, >= 0; NaN where a column is.
+    """
+    total = np.zeros(len(values))
+    for column, level in zip(values.T, _levels(times_s, values, window_s), strict=True):
+        total += np.abs(column - level)
+    return np.asarray(total / values.shape[1])
+
+
+def _levels(
+    times_s: FloatArray, values: NDArray[np.floating], window_s: float
+) -> Iterator[FloatArray]:
     measured = np.flatnonzero(np.isfinite(values).all(axis=1))
     next_one = np.clip(np.searchsorted(measured, np.arange(len(values))), 0, len(measured) - 1)
     interval_s = 2.0 * _reach(times_s)
     step = max(1, round(0.1 / interval_s)) if interval_s > 0 else 1
-    thin = np.asarray(values, dtype=np.float64)[measured[next_one]][::step]
     half = max(1, round(window_s / (2.0 * interval_s * step))) if interval_s > 0 else 1
-    levels = [_running_median(column, half) for column in thin.T]
-    return np.column_stack([np.interp(times_s, times_s[::step], level) for level in levels])
+    thin = np.asarray(values[measured[next_one][::step]], dtype=np.float64)
+    for column in thin.T:
+        yield np.interp(times_s, times_s[::step], _running_median(column, half))
 
 
 def robust_z(values: FloatArray) -> FloatArray:
@@ -226,21 +258,14 @@ def _connected(times: FloatArray) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(bounds)]
 
 
-def _fill(
-    result: FloatArray,
-    edges: FloatArray,
-    times: FloatArray,
-    rows: NDArray[np.floating],
-    *,
-    reach_s: float,
-) -> None:
+def _reached(
+    edges: FloatArray, times: FloatArray, reach_s: float
+) -> tuple[BoolArray, FloatArray, FloatArray]:
     middles = (edges[1:] + edges[:-1]) / 2.0
     inside = (middles >= times[0] - reach_s) & (middles <= times[-1] + reach_s)
     low = np.clip(edges[:-1][inside], times[0], times[-1])
     high = np.clip(edges[1:][inside], times[0], times[-1])
-    # One column at a time: an hour of all of them in double precision would be 60 MB a copy.
-    for number, column in enumerate(rows.T):
-        result[inside, number] = _means(times, column.astype(np.float64), low=low, high=high)
+    return inside, low, high
 
 
 def _means(

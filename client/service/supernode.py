@@ -26,6 +26,7 @@ from client.service.reachability import Address, parse_address
 from client.service.wall import REREAD, Boundary, find_boundary
 from client.service.walled_start import (
     REACHABILITY,
+    BoundaryWatch,
     await_coordinator,
     decide_wall,
     module_command,
@@ -166,7 +167,9 @@ def serve(plan: ServicePlan, screen: Screen) -> int:
         supervisor = Supervisor(_children(plan, boundary if walled else None))
         try:
             supervisor.start()
-            _watch(_Connection(plan, screen), supervisor, stopping)
+            connection = _Connection(plan, screen)
+            wall = BoundaryWatch(plan.site_toml, boundary) if walled else None
+            _watch(connection, supervisor, stopping, wall=wall)
         finally:
             screen.say("Stopping ...")
             supervisor.stop()
@@ -249,12 +252,23 @@ class _Connection:
         self.screen.next(f"in another terminal, what has been spent: vultus-site budget {folder}")
 
 
-def _watch(connection: _Connection, supervisor: Supervisor, stopping: threading.Event) -> None:
+def _watch(
+    connection: _Connection,
+    supervisor: Supervisor,
+    stopping: threading.Event,
+    *,
+    wall: BoundaryWatch | None,
+) -> None:
     """Restart what dies and tell people what changes, until told to stop."""
     while not stopping.wait(POLL_S):
         for death in supervisor.poll():
             connection.note_death(death)
         connection.look()
+        for place in wall.look() if wall else ():
+            connection.screen.warn(
+                f"{place} holds videos since this service was started and is not walled off: stop "
+                "and start it again."
+            )
 
 
 def _age_s(file: Path) -> float | None:

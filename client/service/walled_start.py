@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from client.service.reachability import Address
-from client.service.wall import Boundary, landlock_version
+from client.service.wall import Boundary, find_boundary, landlock_version
 from shared_models.console import DONE, CommandError, RefusedError, Screen
 
 POLL_S = 0.1
@@ -106,3 +107,37 @@ def await_coordinator(
         told = asking.stderr.read() if asking.stderr else ""
     if asking.returncode != DONE:
         raise CommandError(told.strip(), exit_code=asking.returncode)
+
+
+class BoundaryWatch:
+    """Notices videos that came to lie in front of a wall that stands already.
+
+    Args:
+        site_toml: The site's configuration.
+        boundary: Where the wall stands.
+    """
+
+    def __init__(self, site_toml: Path, boundary: Boundary) -> None:
+        self._site_toml = site_toml
+        self._known = set(boundary.outside)
+        self._files = (site_toml, *boundary.needed[:3])
+        self._changed = self._changes()
+
+    def look(self) -> list[Path]:
+        """Places of videos that were named since, each told once."""
+        changed = self._changes()
+        if changed == self._changed:
+            return []
+        self._changed = changed
+        # A file that is being written is looked at again when it is whole.
+        with suppress(OSError, ValueError):
+            outside = set(find_boundary(self._site_toml).outside)
+            new = sorted(
+                p for p in outside - self._known if not self._known.intersection(p.parents)
+            )
+            self._known |= outside
+            return new
+        return []
+
+    def _changes(self) -> list[float]:
+        return [file.stat().st_mtime if file.exists() else 0.0 for file in self._files]

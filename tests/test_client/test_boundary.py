@@ -17,7 +17,7 @@ import pytest
 from flwr.clientapp import ClientApp
 
 from client.service.wall import find_boundary, identities, landlock_version
-from client.service.walled_start import decide_wall, module_command
+from client.service.walled_start import BoundaryWatch, decide_wall, module_command
 from client.service.worker import Worker
 from client.site import Site, init_site
 from privacy.vault import write_atomic
@@ -335,6 +335,18 @@ def test_replaced_file_is_noticed_and_a_changed_one_is_not(tmp_path):
     assert identities([file]) != began
     file.unlink()
     assert identities([file]) == [None]
+
+
+def test_videos_named_after_the_start_are_told_once(site):
+    list_videos(site, "videos/a.mp4")
+    watch = BoundaryWatch(site.config_file, find_boundary(site.config_file))
+    assert watch.look() == []
+    list_videos(site, "videos/a.mp4", "videos/deep/b.mp4", "more/c.mp4")
+    os.utime(site.paths.recordings, (1, 1))
+    assert watch.look() == [site.folder / "more"]
+    assert watch.look() == []
+    os.utime(site.paths.recordings, (2, 2))
+    assert watch.look() == []
 
 
 def test_worker_leaves_when_a_file_it_needs_was_replaced():

@@ -7,19 +7,21 @@ import difflib
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from client.annotation_files import read_annotations
 from client.extraction.face_model import FACE_MODEL_SHA256, sha256_of_file
 from client.extraction.parallel import (
     ExtractionJob,
     ExtractionResult,
     ExtractionSettings,
-    extract_many,
+    Extractor,
+    HeaderResult,
 )
-from client.extraction.pipeline import Extraction
+from client.extraction.pipeline import Extraction, annotations_digest, file_facts
 from client.extraction.quality import QualityThresholds
 from client.recording import Recording
 from client.site import SITE_FILE, Site
@@ -55,26 +57,50 @@ class BatchTally:
         return self.extracted + self.rejected + self.failed
 
 
+class BatchProgress(Protocol):
+    """What is told of a batch while it runs."""
+
+    def expect(self, result: HeaderResult) -> None:
+        """What the header of a recording promises."""
+        ...
+
+    def advance(self, recording_id: str, frames: int) -> None:
+        """So many frames of a recording are done."""
+        ...
+
+    def finish(self, recording_id: str, frames: int | None, tally: BatchTally) -> None:
+        """A recording is done and held so many frames; None if it failed."""
+        ...
+
+
 class Batch:
     """One pass over the recordings of a site; interrupted, the next pass goes on.
 
     Args:
         site: The opened site.
         store: Where the results are kept.
+        analysis_hz: Frames per second to analyse, in place of ``[extraction] analysis_hz``.
 
     Raises:
-        ConfigError: If ``[quality]`` names a threshold that does not exist.
+        ConfigError: If ``[quality]`` names a threshold that does not exist, or the study needs
+            more frames a second than are analysed.
     """
 
-    def __init__(self, site: Site, store: FeatureStore) -> None:
+    def __init__(
+        self, site: Site, store: FeatureStore, *, analysis_hz: float | None = None
+    ) -> None:
         self.tally = BatchTally()
         self._store = store
+        self._site = site
         self._schema: FeatureSchema = site.consortium.config.features.schema
         self._thresholds = read_thresholds(site)
+        self._analysis_hz = analysis_hz or site.config.extraction.analysis_hz
+        refuse_low_rate(site.consortium.config.features.indicators, self._analysis_hz)
         self._wanted: dict[str, Scalar] = {
             "schema_digest": self._schema.digest,
             "face_model_sha256": FACE_MODEL_SHA256,
             "quality_digest": _digest(self._thresholds),
+            "analysis_hz": self._analysis_hz,
         }
         self._subjects: dict[str, str] = {}
 
@@ -82,11 +108,12 @@ class Batch:
         """The recordings that are not stored as they are now; the others are counted as skipped."""
         jobs = []
         for recording in recordings:
-            if recording.file is None or self._is_done(recording, recording.file):
+            job = self._job(recording)
+            if job is None:
                 self.tally.skipped += 1
             else:
                 self._subjects[recording.recording_id] = recording.subject_id
-                jobs.append(ExtractionJob(recording.recording_id, recording.file))
+                jobs.append(job)
         return jobs
 
     def run(
@@ -95,25 +122,57 @@ class Batch:
         face_model: Path,
         *,
         workers: int,
-        on_progress: Callable[[BatchTally], None],
+        progress: BatchProgress,
     ) -> None:
-        """Extract and store each recording, reporting after each."""
+        """Extract and store each recording, telling all the while how far it is."""
 
         def keep(result: ExtractionResult) -> None:
             self._keep(result)
-            on_progress(self.tally)
+            frames = result.extraction.quality.frames if result.extraction else None
+            progress.finish(result.job.recording_id, frames, self.tally)
 
         settings = ExtractionSettings(
             face_model,
             thresholds=self._thresholds,
             clip_s=self._schema.clip_s,
             rate_hz=self._schema.rate_hz,
+            analysis_hz=self._analysis_hz,
         )
-        extract_many(jobs, settings, workers=workers, on_done=keep)
+        network = self._site.config.extraction.network
+        with Extractor(settings, workers=workers, network=network) as extractor:
+            extractor.read_headers(jobs, on_done=progress.expect)
+            extractor.extract(jobs, on_done=keep, on_frames=progress.advance)
 
-    def _is_done(self, recording: Recording, file: Path) -> bool:
-        return file.is_file() and self._store.is_current(
-            recording, {**self._wanted, "file_sha256": sha256_of_file(file)}
+    def _job(self, recording: Recording) -> ExtractionJob | None:
+        """What is to be done for a recording; None if it is stored as it is now."""
+        if recording.file is None:
+            return None
+        notes = read_annotations(recording)
+        wanted = {**self._wanted, "annotations_digest": annotations_digest(notes)}
+        if self._is_done(recording, recording.file, wanted):
+            return None
+        return ExtractionJob(recording.recording_id, recording.file, notes)
+
+    def _is_done(self, recording: Recording, file: Path, wanted: Mapping[str, Scalar]) -> bool:
+        seen = file_facts(file)
+        if not seen or not self._store.is_current(recording, wanted):
+            return False
+        if self._store.is_current(recording, seen):
+            return True
+        # A copied folder has new times; only another content is worth another extraction.
+        if not self._store.is_current(recording, {"file_sha256": sha256_of_file(file)}):
+            return False
+        self._note(recording, seen)
+        return True
+
+    def _note(self, recording: Recording, seen: Mapping[str, Scalar]) -> None:
+        """Keep the file's new time, so that it is not hashed again at every call."""
+        key = (recording.subject_id, recording.recording_id)
+        record = self._store.get(*key)
+        self._store.put(
+            dataclasses.replace(record, provenance={**record.provenance, **seen}),
+            features=self._store.features(*key),
+            frames=self._store.frames(*key),
         )
 
     def _keep(self, result: ExtractionResult) -> None:
@@ -130,7 +189,9 @@ class Batch:
             provenance=self._wanted,
         )
         try:
-            self._store.put(record, features=result.extraction.features)
+            self._store.put(
+                record, features=result.extraction.features, frames=result.extraction.frames
+            )
         except StoreError as error:
             self.tally.failed += 1
             self.tally.failures.append((recording_id, str(error)))
@@ -139,6 +200,33 @@ class Batch:
             self.tally.extracted += 1
         else:
             self.tally.rejected += 1
+
+
+def refuse_low_rate(indicators: Iterable[str], analysis_hz: float | None) -> None:
+    """Refuse to analyse fewer frames a second than the study's indicators need.
+
+    Args:
+        indicators: Names that ``[features] indicators`` of the study file lists.
+        analysis_hz: Frames per second that are analysed; all if None.
+
+    Raises:
+        ConfigError: With each indicator that needs more or does not exist.
+    """
+    from client.extraction.behaviour.catalogue import CATALOGUE
+
+    faults = []
+    for name in indicators:
+        if name not in CATALOGUE:
+            close = difflib.get_close_matches(name, CATALOGUE, n=1)
+            hint = f": did you mean {close[0]}?" if close else "."
+            faults.append(f"Unknown indicator {name!r} in features.indicators of the study{hint}")
+        elif analysis_hz is not None and analysis_hz < CATALOGUE[name].min_fps:
+            faults.append(
+                f"Expected analysis_hz >= {CATALOGUE[name].min_fps:g}, which {name} of the study "
+                f"needs, got {analysis_hz:g} ({SITE_FILE} [extraction] or --analysis-hz)."
+            )
+    if faults:
+        raise ConfigError(faults)
 
 
 def read_thresholds(site: Site) -> QualityThresholds:

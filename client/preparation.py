@@ -9,16 +9,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from client.batch import Batch, BatchTally
+from client.batch_progress import FrameProgress, describe
 from client.exclusion import ExclusionList, open_exclusions
 from client.extraction.face_model import find_face_model
-from client.extraction.video import VideoError, probe_video
+from client.extraction.parallel import (
+    ExtractionJob,
+    ExtractionSettings,
+    Extractor,
+    HeaderResult,
+)
 from client.manifest import read_manifest
 from client.manifest_warnings import find_warnings
 from client.recording import Fault, ManifestError, Recording, RecordingManifest
 from client.site import Site
-from client.store import open_store
+from client.store import FeatureStore, StoreError, open_store
 from client.treatments import TREATMENTS, treatment_faults
 from shared_models.console import Screen
+
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ def check_recordings(site: Site) -> CheckedRecordings:
         *_left_out(manifest),
         *_still_listed(manifest, open_exclusions(site)),
         *find_warnings(manifest.recordings, site.consortium.config, wanted),
-        *_unreadable(manifest.recordings),
+        *_unreadable(site, manifest.recordings),
     ]
     return CheckedRecordings(
         len(manifest.recordings),
@@ -88,49 +96,109 @@ def check_recordings(site: Site) -> CheckedRecordings:
     )
 
 
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """What the command line says beyond ``site.toml``.
+
+    Attributes:
+        workers: Processes at work; ``device.workers`` if None.
+        face_model: The face landmarker bundle; looked for if None.
+        analysis_hz: Frames per second to analyse; ``extraction.analysis_hz`` if None.
+        prune: Whether stored recordings that the table no longer names are erased.
+    """
+
+    workers: int | None = None
+    face_model: Path | None = None
+    analysis_hz: float | None = None
+    prune: bool = False
+
+
+@dataclass(frozen=True)
+class ExtractedRecordings:
+    """What came of an extraction.
+
+    Attributes:
+        tally: Verdicts, failures, frames.
+        seconds: The time it took.
+        strays: Stored recordings that the table no longer names.
+        pruned: How many of them were erased.
+    """
+
+    tally: BatchTally
+    seconds: float
+    strays: int
+    pruned: int
+
+    def to_json(self) -> dict[str, object]:
+        """The object for machines."""
+        tally = self.tally
+        return {
+            "extracted": tally.extracted,
+            "rejected": tally.rejected,
+            "failed": tally.failed,
+            "skipped": tally.skipped,
+            "frames": tally.frames,
+            "seconds": round(self.seconds, 3),
+            "failures": [{"recording_id": name, "error": why} for name, why in tally.failures],
+            "strays": self.strays,
+            "pruned": self.pruned,
+        }
+
+
 def extract_site(
-    screen: Screen, site: Site, *, workers: int | None, face_model: Path | None
-) -> tuple[BatchTally, float]:
-    """Extract what is not stored yet; what came of it, and the seconds it took.
+    screen: Screen, site: Site, *, options: ExtractionOptions | None = None
+) -> ExtractedRecordings:
+    """Extract what is not stored yet.
 
     Raises:
+        ConfigError: If the study needs more frames a second than are analysed.
         FaceModelError: If there is no face landmarker bundle.
         ManifestError: If the table of recordings is faulty.
     """
     started = time.perf_counter()
+    chosen = options or ExtractionOptions()
     manifest = load_manifest(site)
     store = open_store(site)
     for recording in manifest.withdrawn:
         if store.erase(recording.subject_id, recording.recording_id):
             screen.say(f"Erased {recording.recording_id}: consent was withdrawn.")
-    batch = Batch(site, store)
-    jobs = batch.pending(manifest.recordings)
-    if jobs:
-        model = find_face_model([face_model, site.paths.face_model])
+    batch = Batch(site, store, analysis_hz=chosen.analysis_hz)
+    if jobs := batch.pending(manifest.recordings):
+        model = find_face_model([chosen.face_model, site.paths.face_model])
         screen.say(f"{len(jobs)} recordings to extract.")
-        with screen.progress("news") as progress:
-            bar = progress.add_task("Extracting", total=len(jobs), news="")
-            batch.run(
-                jobs,
-                model,
-                workers=workers or site.config.device.workers,
-                on_progress=lambda tally: progress.update(
-                    bar, completed=tally.done, news=_news(tally, time.perf_counter() - started)
-                ),
-            )
+        with FrameProgress(screen, jobs) as progress:
+            workers = chosen.workers or site.config.device.workers
+            batch.run(jobs, model, workers=workers, progress=progress)
     seconds = time.perf_counter() - started
     for recording_id, why in batch.tally.failures:
         screen.say(f"{recording_id}: {why}", style="red")
-    screen.say(_news(batch.tally, seconds) + f", {batch.tally.skipped} done before.")
-    return batch.tally, seconds
+    news = describe(batch.tally, batch.tally.frames, seconds)
+    screen.say(f"{news}, {batch.tally.skipped} done before.")
+    strays, pruned = _tidy(screen, store, manifest, prune=chosen.prune)
+    return ExtractedRecordings(batch.tally, seconds, strays, pruned)
 
 
-def _news(tally: BatchTally, seconds: float) -> str:
-    rate = tally.frames / seconds if seconds > 0 else 0.0
-    return (
-        f"{rate:.0f} frames/s, {tally.extracted} accepted, {tally.rejected} rejected, "
-        f"{tally.failed} failed"
-    )
+def _tidy(
+    screen: Screen, store: FeatureStore, manifest: RecordingManifest, *, prune: bool
+) -> tuple[int, int]:
+    """Stored recordings that the table no longer names: told, and erased if that is wanted."""
+    try:
+        strays = store.strays(manifest.recordings)
+    except StoreError as error:
+        screen.warn(str(error))
+        return 0, 0
+    if prune:
+        for stray in strays:
+            store.erase(stray.subject_id, stray.recording_id)
+            screen.say(f"Erased {stray.recording_id}: the table no longer names it.")
+    elif strays:
+        names = ", ".join(one.recording_id for one in strays[:_NAMED])
+        more = f" and {len(strays) - _NAMED} more" if len(strays) > _NAMED else ""
+        screen.warn(
+            f"Stored, but not among the recordings of the study: {names}{more}. "
+            "They are not trained on; 'extract --prune' erases them."
+        )
+    return len(strays), len(strays) if prune else 0
 
 
 def _left_out(manifest: RecordingManifest) -> Iterator[str]:
@@ -150,11 +218,19 @@ def _still_listed(manifest: RecordingManifest, exclusions: ExclusionList) -> Ite
             )
 
 
-def _unreadable(recordings: Iterable[Recording]) -> Iterator[str]:
-    for recording in recordings:
-        if recording.file is None:
-            continue
-        try:
-            probe_video(recording.file)
-        except VideoError as error:
-            yield f"line {recording.line}, {recording.recording_id}: will be rejected: {error}"
+def _unreadable(site: Site, recordings: Iterable[Recording]) -> list[str]:
+    """What cannot be decoded; the files are opened by a process of its own, which may die."""
+    lines = {one.recording_id: one.line for one in recordings}
+    jobs = [ExtractionJob(one.recording_id, one.file) for one in recordings if one.file]
+    found: list[tuple[int, str]] = []
+
+    def note(result: HeaderResult) -> None:
+        if result.error is not None:
+            name = result.job.recording_id
+            what = f"line {lines[name]}, {name}: will be rejected: {result.error}"
+            found.append((lines[name], what))
+
+    network = site.config.extraction.network
+    with Extractor(ExtractionSettings(Path()), network=network) as extractor:
+        extractor.read_headers(jobs, on_done=note)
+    return [what for _, what in sorted(found)]

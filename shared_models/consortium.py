@@ -85,11 +85,16 @@ class StudyConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class FeaturesConfig:
-    """``[features]``: the feature set, and the clip length and rate it must have."""
+    """``[features]``: the feature set, and the clip length and rate it must have.
+
+    ``indicators`` names the behavioural figures that the study reads at every site: a site that
+    analyses fewer frames a second than one of them needs cannot extract.
+    """
 
     set: Literal["behaviour"] = "behaviour"
     clip_s: float = 15.0
     rate_hz: float = 10.0
+    indicators: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse a clip length or rate that the feature set does not have.

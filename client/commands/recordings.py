@@ -152,44 +152,52 @@ def inspect(
     folder: Folder,
     *,
     export: Annotated[
-        str | None, typer.Option(metavar="csv|parquet", help="Write a table of all figures.")
+        str | None,
+        typer.Option(
+            metavar="csv|parquet|openface",
+            help="Write all figures: a table with one row a recording, or a folder with one file "
+            "of frames a recording, in the columns of OpenFace.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the table goes. Default: DIR/indicators.FORMAT."),
+        typer.Option(
+            metavar="PATH",
+            help="Where the export goes. Default: DIR/indicators.FORMAT or DIR/openface.",
+        ),
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write one HTML page with plots over time."),
+        typer.Option(
+            metavar="FILE",
+            help="Write one HTML page with traces over time, quality, indicators and their "
+            "definitions. With more than 200 recordings it is an index, and each recording has a "
+            "page in the folder FILE_recordings beside it.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
     """Show the quality and the behavioural indicators of every recording.
 
-    Tables and pages hold figures of single subjects: they are written for this site alone, and
-    nothing sends them anywhere.
+    Exports and pages hold figures of single subjects: they are written for this site alone, closed
+    to other accounts, and nothing sends them anywhere. A table has a dictionary of its columns
+    beside it. Files that are not earlier exports are never replaced.
     """
-    from client.inspection import inspect_site, write_page, write_table
+    from client.inspection import inspect_site
+    from client.inspection.terminal import next_steps, show_inspection
+    from client.inspection.writing import check_words, export_inspection, export_page
     from client.site import open_site
 
-    if export not in {None, "csv", "parquet"}:
-        msg = f"Expected --export csv or --export parquet, got {export!r}."
-        raise InputError(msg)
-    if out and not export:
-        msg = "Expected --export csv or --export parquet together with --out."
-        raise InputError(msg)
+    file_format = check_words(export, out)
     screen = Screen(json=json)
     site = open_site(folder)
     found = inspect_site(site)
-    found.show(screen)
-    if export:
-        target = out or site.folder / f"indicators.{export}"
-        write_table(found, target, file_format=export)
-        screen.say(f"Table: {target}")
+    show_inspection(found, screen)
+    if file_format:
+        export_inspection(found, site, screen, file_format=file_format, out=out)
     if page:
-        write_page(found, page, site=site)
-        screen.say(f"Page: {page}")
-    screen.next(*found.next_steps(folder))
+        export_page(found, site, screen, page=page)
+    screen.next(*next_steps(found, folder))
     screen.answer(found.to_json())
 
 

@@ -179,7 +179,7 @@ class ExclusionList:
         )
         previous = [GENESIS, *(line.mac for line in lines)]
         for number, line in enumerate(lines, start=1):
-            if line.sequence != number or line.previous != previous[number - 1]:
+            if line.previous != previous[number - 1]:
                 raise ExclusionError(self._path, f"line {number} does not follow the one before")
         for counted in self._audited():
             if counted.details.get("head") not in previous[1:]:

@@ -119,12 +119,25 @@ def test_without_the_count_in_the_log_a_cut_tail_would_pass(exclusions, lines, t
     assert not open_list(tmp_path).holds("brown")
 
 
+def test_lines_of_two_histories_cannot_be_mixed(exclusions, lines, tmp_path):
+    (tmp_path / "audit.jsonl").unlink()
+    (tmp_path / "exclusions.jsonl").write_bytes(b"".join(lines[:1]))
+    other = open_list(tmp_path)
+    other.add("miller", [])
+    (tmp_path / "audit.jsonl").unlink()
+    miller = (tmp_path / "exclusions.jsonl").read_bytes().splitlines(keepends=True)[1]
+    (tmp_path / "exclusions.jsonl").write_bytes(b"".join([lines[0], miller, lines[2]]))
+    with pytest.raises(ExclusionError, match="line 3 does not follow"):
+        open_list(tmp_path).read()
+
+
 def test_half_a_line_that_a_crash_left_is_replaced_by_the_next(exclusions, lines, tmp_path):
     with (tmp_path / "exclusions.jsonl").open("ab") as file:
-        file.write(b'{"at": "2026')
+        file.write(b'{"at": "2026' + 1000 * b" ")
     again = open_list(tmp_path)
     assert not again.holds("miller")
     again.add("miller", [])
+    assert (tmp_path / "exclusions.jsonl").read_bytes().endswith(b"}\n")
     assert [one.sequence for one in open_list(tmp_path).read()] == [1, 2, 3, 4]
 
 

@@ -356,6 +356,19 @@ def test_a_subject_already_forgotten_is_said_to_be_and_the_certificate_shown(sit
     answer = told(run("forget", site.folder, subject, "--json"))
     assert (answer["already_forgotten"], answer["erased"]) == (True, 0)
     assert len(list(Path(first["certificate"]).parent.iterdir())) == 4
+    assert len(read_audit(site.paths.audit)) == 2
+
+
+def test_what_a_backup_brought_back_is_not_learned_from(learner, subject, tmp_path):
+    site = learner.site
+    shutil.copytree(site.paths.store, tmp_path / "backup")
+    forget_subject(site, subject)
+    shutil.copytree(tmp_path / "backup", site.paths.store, dirs_exist_ok=True)
+    assert open_store(site).names_of(subject)
+    again = Learner(site)
+    assert len(again.dataset.training) == len(learner.dataset.training) - 1
+    again.train(make_request(again))
+    assert participations(site, subject) == []
 
 
 def test_what_a_backup_brought_back_is_erased_again_under_a_new_certificate(

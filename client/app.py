@@ -13,6 +13,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.learning.anchoring import make_anchor
 from client.learning.egress import release
 from client.learning.learner import Learner, RefusedError, open_learner
 from privacy.audit import AuditLog
@@ -21,6 +22,8 @@ from shared_models.messages import (
     Refusal,
     RefusalCode,
     Reply,
+    SiteHello,
+    attach_anchor,
     decode_hello_request,
     decode_model_request,
 )
@@ -76,6 +79,8 @@ def _reply(
         allowed_update=trainable_state(learner.network),
         allowed_tallies=learner.tally_shape(getattr(reply, "server_round", 0)),
     )
+    if not isinstance(reply, Refusal | SiteHello):
+        attach_anchor(content, make_anchor(learner.site, learner.ledger))
     return Message(content, reply_to=message)
 
 

@@ -2,8 +2,8 @@
 
 Guarantees:
     A changed, removed or inserted line is noticed by :func:`verify`, and so is a line that a
-    crash left torn. Not covered: whoever may write the file can cut its tail or write it anew
-    from some line on; copy the last hash elsewhere to notice that.
+    crash left torn. Whoever may write the file can cut its tail or write it anew from some line
+    on; that shows in :func:`extends` against a head that was kept elsewhere.
 """
 
 import copy
@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +123,38 @@ def verify(path: Path) -> AuditVerdict:
             else:
                 return AuditVerdict(entries, whole=False, first_broken=torn_at or number)
     return AuditVerdict(entries, whole=torn_at is None, first_broken=torn_at)
+
+
+def head(path: Path) -> tuple[int, str]:
+    """Number of events on an unbroken chain and its hash, to be kept where this disk is not."""
+    chain = _Chain()
+    for _ in _follow(path, chain):
+        pass
+    return chain.sequence, chain.head
+
+
+def extends(path: Path, count: int, chain_hash: str) -> bool:
+    """Whether the log still holds everything it held when its head was ``(count, chain_hash)``.
+
+    Args:
+        path: the log file.
+        count: number of events then.
+        chain_hash: hash of the chain then.
+    """
+    chain = _Chain()
+    if (count, chain_hash) == (chain.sequence, chain.head):
+        return True
+    return any((count, chain_hash) == (chain.sequence, chain.head) for _ in _follow(path, chain))
+
+
+def _follow(path: Path, chain: "_Chain") -> Iterator[None]:
+    """Take in the file line by line, stopping before each next one."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            chain.follow(line)
+            yield
 
 
 def read(path: Path) -> list[AuditEntry]:

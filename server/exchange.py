@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flwr.app import Message
 
+from server.anchors import check_signature
 from shared_models.messages import (
+    Anchor,
     MaskedReply,
     MessageError,
     ModelUpdate,
     RefusalCode,
     TallyReply,
+    decode_anchor,
     decode_refusal,
 )
 from shared_models.weights import WeightsError
@@ -29,18 +32,22 @@ class Exchange:
     Attributes:
         asked: Site by node id.
         base_digest: Digest of the weights that were sent.
+        public_keys: Identity key of each site.
         started: By the monotonic clock.
         refusals: Site, reason code and sentence.
         answered: Sites whose answer counts.
         lost: Sites of an earlier attempt that did not answer.
+        anchors: What each site that answered signed of its records.
     """
 
     asked: dict[int, str]
     base_digest: str
+    public_keys: Mapping[str, str]
     started: float = field(default_factory=time.monotonic)
     refusals: list[tuple[str, str, str]] = field(default_factory=list)
     answered: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
+    anchors: dict[str, Anchor] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -68,6 +75,9 @@ class Exchange:
                 return None
             answer = read(message)
             self._check_identity(answer, site)
+            self.anchors[site] = check_signature(
+                decode_anchor(message.content), site_id=site, public_key=self.public_keys[site]
+            )
         except (MessageError, WeightsError) as error:
             self.refusals.append((site, str(RefusalCode.WRONG_MESSAGE), str(error)))
             return None

@@ -20,6 +20,7 @@ from privacy.plan import PrivacyPlan
 from privacy.secure_sum import FloatArray, add_masked
 from server.admission import Admission, nodes_of
 from server.aggregation import ServerOptimizer, average_updates
+from server.anchors import ANCHORS_FILE, AnchorStore
 from server.exchange import Exchange
 from server.history import EvaluationReport, RoundReport, evaluation_report
 from server.progress import Progress, write_progress
@@ -120,7 +121,8 @@ class ConsortiumStrategy(Strategy):
         )
         self._training_plan = self.config.training_plan()
         self._tally_plan = self.config.tally_plan()
-        self._exchange = Exchange({}, "")
+        self._exchange = Exchange({}, "", {})
+        self._anchors = AnchorStore(folder.parent / ANCHORS_FILE)
         self._grid: Grid | None = None
 
     def model_state(self) -> State:
@@ -157,7 +159,10 @@ class ConsortiumStrategy(Strategy):
             QuorumError: If fewer sites than the quorum sent a usable update.
         """
         gather = self._sum_updates if self._is_distributed else self._average_updates
-        gradient, sites = gather(server_round, replies)
+        try:
+            gradient, sites = gather(server_round, replies)
+        finally:
+            self._anchors.keep(self._exchange.anchors)
         self.optimizer.step(gradient)
         save_weights(model_file(self.folder, server_round), self.model_state())
         norm = math.sqrt(sum(float((part.double() ** 2).sum()) for part in gradient.values()))
@@ -185,7 +190,10 @@ class ConsortiumStrategy(Strategy):
         if not self.config.training.evaluates_after(server_round):
             return None
         gather = self._sum_tallies if self._is_distributed else self._collect_tallies
-        tallies = gather(server_round, replies)
+        try:
+            tallies = gather(server_round, replies)
+        finally:
+            self._anchors.keep(self._exchange.anchors)
         self.evaluations.append(
             evaluation_report(
                 server_round,
@@ -275,6 +283,7 @@ class ConsortiumStrategy(Strategy):
             if attempt > self.config.privacy.retries:
                 self._require_quorum(server_round, 0)
             attempt += 1
+            self._anchors.keep(self._exchange.anchors)
             messages = self._ask(kind, server_round, sites=set(rows), attempt=attempt)
             assert self._grid is not None  # noqa: S101 - a round is configured before its replies
             replies = self._grid.send_and_receive(
@@ -312,16 +321,22 @@ class ConsortiumStrategy(Strategy):
             cohort=members,
             attempt=attempt,
         )
-        before = self._exchange if attempt > 1 else Exchange({}, "")
+        before = self._exchange if attempt > 1 else Exchange({}, "", {})
         self._exchange = Exchange(
-            asked, request.base_digest, refusals=before.refusals, lost=set(before.missing)
+            asked,
+            request.base_digest,
+            {entry.id: entry.public_key for entry in self.config.sites},
+            refusals=before.refusals,
+            lost=set(before.missing),
         )
-        content = encode_model_request(request)
         return [
             Message(
-                content=content, message_type=kind, dst_node_id=node, group_id=str(server_round)
+                encode_model_request(replace(request, anchor=self._anchors.latest(site))),
+                node,
+                kind,
+                group_id=str(server_round),
             )
-            for node, _ in nodes_of(asked)
+            for node, site in nodes_of(asked)
         ]
 
     def _read_update(self, message: Message) -> ModelUpdate:

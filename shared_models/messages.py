@@ -41,6 +41,7 @@ class RefusalCode(StrEnum):
     NOT_A_MEMBER = "not_a_member"
     COHORT = "cohort"
     REPEATED = "repeated"
+    LEDGER_BEHIND = "ledger_behind"
     INTERNAL = "internal"
 
 
@@ -104,6 +105,28 @@ class CohortMember:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """How far a site's ledger and audit log had come, signed by the site and kept elsewhere.
+
+    A hash chain shows what was changed in it, not that its tail was cut or an old copy restored;
+    that shows only against an anchor that lies where the site's disk is not.
+
+    Attributes:
+        ledger_rows: Number of rows in the privacy ledger.
+        ledger_head: Hash of the last of them.
+        log_entries: Number of events in the audit log.
+        log_head: Hash of its chain there.
+        signature: By the site's identity key, over :func:`anchor_statement`.
+    """
+
+    ledger_rows: int
+    ledger_head: str
+    log_entries: int
+    log_head: str
+    signature: bytes = b""
+
+
+@dataclass(frozen=True)
 class ModelRequest:
     """Asks a site to train on, or to judge, a global model.
 
@@ -116,6 +139,7 @@ class ModelRequest:
         plan: Privacy plan, which the site compares with its own.
         cohort: Sites that are summed, in order of id; empty unless the plan is ``distributed``.
         attempt: 1, or more where an earlier cohort of this round lost a site.
+        anchor: The latest that the coordinator has of this site.
     """
 
     run_id: str
@@ -126,6 +150,7 @@ class ModelRequest:
     plan: PrivacyPlan
     cohort: tuple[CohortMember, ...] = ()
     attempt: int = 1
+    anchor: Anchor | None = None
 
 
 @dataclass(frozen=True)
@@ -196,6 +221,14 @@ def hello_statement(request: HelloRequest, *, node_id: int, site_id: str) -> byt
     return f"vultus hello|{request.run_id}|{node_id}|{site_id}|".encode() + request.nonce
 
 
+def anchor_statement(anchor: Anchor, *, site_id: str) -> bytes:
+    """The bytes a site signs: this is how far my ledger and my log have come."""
+    return (
+        f"vultus anchor|{site_id}|{anchor.ledger_rows}|{anchor.ledger_head}"
+        f"|{anchor.log_entries}|{anchor.log_head}"
+    ).encode()
+
+
 def encode_hello_request(request: HelloRequest) -> RecordDict:
     """The question as Flower records."""
     return RecordDict({"request": ConfigRecord({"run_id": request.run_id, "nonce": request.nonce})})
@@ -230,13 +263,39 @@ def encode_model_request(request: ModelRequest) -> RecordDict:
         }
     )
     plan = ConfigRecord({k: v for k, v in request.plan.to_dict().items() if v is not None})
-    return RecordDict(
+    content = RecordDict(
         {
             "request": header,
             "plan": plan,
             "cohort": cohort,
             "weights": state_to_arrays(request.weights),
         }
+    )
+    if request.anchor is not None:
+        attach_anchor(content, request.anchor)
+    return content
+
+
+def attach_anchor(content: RecordDict, anchor: Anchor) -> None:
+    """Let an anchor travel with a message."""
+    content["anchor"] = ConfigRecord(dict(vars(anchor)))
+
+
+def decode_anchor(content: RecordDict) -> Anchor | None:
+    """The anchor that travels with a message, not yet checked; None if there is none.
+
+    Raises:
+        MessageError: If a field is missing or of another type.
+    """
+    if "anchor" not in content.config_records:
+        return None
+    fields = _config(content, "anchor")
+    return Anchor(
+        ledger_rows=_field(fields, "ledger_rows", int),
+        ledger_head=_field(fields, "ledger_head", str),
+        log_entries=_field(fields, "log_entries", int),
+        log_head=_field(fields, "log_head", str),
+        signature=_field(fields, "signature", bytes),
     )
 
 
@@ -262,6 +321,7 @@ def decode_model_request(content: RecordDict) -> ModelRequest:
         plan=plan,
         cohort=_cohort(_config(content, "cohort")),
         attempt=_field(header, "attempt", int),
+        anchor=decode_anchor(content),
     )
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from torch import Tensor
 
 from client.exclusion import Exclusion, ExclusionList, open_exclusions
+from client.learning.anchoring import AnchorError, check_anchor
 from client.learning.dataset import SubjectClips, SubjectDataset, build_dataset
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
 from client.learning.secure_sums import check_cohort, mask_vector
@@ -280,6 +281,10 @@ class Learner:
             )
             raise RefusedError(RefusalCode.WRONG_CONSORTIUM, msg)
         self._require_member()
+        try:
+            check_anchor(request.anchor, self.site, self.ledger)
+        except AnchorError as error:
+            raise RefusedError(RefusalCode.LEDGER_BEHIND, str(error)) from error
         if not _is_same_plan(request.plan, plan):
             msg = "The plan differs from the one that follows from the agreed study"
             raise RefusedError(RefusalCode.WRONG_PLAN, msg)

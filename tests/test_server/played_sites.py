@@ -1,6 +1,7 @@
 """Sites that answer a coordinator as real ones do, unless a test tells them otherwise."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,15 @@ from shared_models.consortium import (
     load_consortium,
 )
 from shared_models.messages import (
+    Anchor,
     MaskedReply,
     ModelRequest,
     ModelUpdate,
     Reply,
     SiteHello,
     TallyReply,
+    anchor_statement,
+    attach_anchor,
     decode_hello_request,
     decode_model_request,
     encode_reply,
@@ -61,7 +65,9 @@ class Sites:
         privacy: PrivacyConfig | None = None,
         sites: tuple[str, ...] = SITES,
     ) -> None:
-        self.folder = folder
+        # What a coordinator keeps over all its runs lies beside their folders.
+        self.folder = folder / "run"
+        self.folder.mkdir()
         config = ConsortiumConfig(
             study=StudyConfig("trial", "phq9"),
             training=TrainingConfig(
@@ -71,14 +77,15 @@ class Sites:
             fairness=FairnessConfig(),
             sites=tuple(SiteEntry(s, 10, public_line(KEYS[s])) for s in sites),
         )
-        (folder / "consortium.toml").write_text(render_study(config))
-        self.consortium: Consortium = load_consortium(folder / "consortium.toml")
+        (self.folder / "consortium.toml").write_text(render_study(config))
+        self.consortium: Consortium = load_consortium(self.folder / "consortium.toml")
         self.app = ClientApp()
         self.app.query("hello")(self._reply(self.hello))
         self.app.train()(self._reply(self.train))
         self.app.evaluate()(self._reply(self.evaluate))
         self.names: list[str] = list(sites)
         self.asked: list[tuple[str, str]] = []
+        self.kept: list[tuple[str, Anchor | None]] = []
 
     def run(self) -> RunReport:
         run_in_process(
@@ -109,6 +116,13 @@ class Sites:
         table = torch.full((cells, 19), 5.0).double().numpy()
         return TallyReply(site, request.server_round, request.base_digest, table, 2.0)
 
+    def anchor(self, site: str, message: Message) -> Anchor:
+        """What the site signs of its records: one row more with each answer."""
+        self.kept.append((site, decode_model_request(message.content).anchor))
+        rows = sum(name == site for name, _ in self.kept)
+        anchor = Anchor(rows, f"row {rows}", rows, f"entry {rows}")
+        return replace(anchor, signature=sign(KEYS[site], anchor_statement(anchor, site_id=site)))
+
     def _reply(self, answer: Callable) -> Callable:
         name = answer.__name__
 
@@ -118,6 +132,8 @@ class Sites:
             content = getattr(self, name)(site, message, context.node_id)
             if not isinstance(content, RecordDict):
                 content = encode_reply(content)
+            if name != "hello":
+                attach_anchor(content, self.anchor(site, message))
             return Message(content, reply_to=message)
 
         return reply

@@ -6,13 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
-from played_sites import SITES, Sites, spoil
+from flwr.app import Message
+from played_sites import KEYS, SITES, Sites, spoil
 
+from privacy.keys import sign
+from server.anchors import AnchorStore
 from server.app import conduct_run
 from server.history import RunReport
 from server.progress import read_progress
 from server.strategy import QuorumError
-from shared_models.messages import Refusal, RefusalCode, Reply, SiteHello
+from shared_models.messages import (
+    Anchor,
+    Refusal,
+    RefusalCode,
+    Reply,
+    SiteHello,
+    anchor_statement,
+)
 
 
 @pytest.fixture
@@ -127,6 +137,47 @@ def test_a_quorum_that_the_study_cannot_reach_is_told_before_anyone_is_asked(
     with pytest.raises(QuorumError, match="admit more sites or lower the quorum"):
         sites.run()
     assert sites.asked == []
+
+
+def test_each_site_is_shown_the_latest_anchor_it_signed_over_all_runs(sites: Sites) -> None:
+    sites.run()
+    sites.run()
+    for site in SITES:
+        shown = [anchor and anchor.ledger_rows for name, anchor in sites.kept if name == site]
+        # Two rounds and one evaluation a run; before its first answer there is nothing to show.
+        assert shown == [None, 1, 2, 3, 4, 5]
+
+
+def forge(anchor: Anchor, site: str) -> Anchor:
+    return replace(anchor, ledger_rows=anchor.ledger_rows + 1)
+
+
+def sign_for_another(anchor: Anchor, site: str) -> Anchor:
+    signature = sign(KEYS["north"], anchor_statement(anchor, site_id=site))
+    return replace(anchor, signature=signature)
+
+
+@pytest.mark.parametrize("change", [forge, sign_for_another])
+def test_an_answer_whose_anchor_the_site_did_not_sign_does_not_count(
+    sites: Sites, change: Callable
+) -> None:
+    honest = sites.anchor
+
+    def anchor(site: str, message: Message) -> Anchor:
+        return change(honest(site, message), site) if site == "east" else honest(site, message)
+
+    sites.anchor = anchor  # type: ignore[method-assign]
+    report = sites.run()
+    assert report.rounds[0].participants == ("north", "west")
+    assert "signature" in report.rounds[0].refusals[0][2]
+
+
+def test_an_older_anchor_never_replaces_a_newer_one(tmp_path: Path) -> None:
+    store = AnchorStore(tmp_path / "anchors.json")
+    store.keep({"east": Anchor(5, "e", 9, "l")})
+    store.keep({"east": Anchor(4, "d", 9, "l")})
+    assert AnchorStore(tmp_path / "anchors.json").latest("east") == Anchor(5, "e", 9, "l")
+    assert store.latest("north") is None
 
 
 def test_a_node_whose_gate_refuses_the_bundle_is_named_with_its_reason(sites: Sites) -> None:

@@ -34,8 +34,8 @@ SLOTS = {
     "talk": 4, "blinks": 10,
 }  # fmt: skip
 
-# The doses: rest, then a movement at half or at full strength.
-DOSE_FPS = 15.0
+# The doses: rest, then a movement at half or at full strength; the mouth needs more frames.
+DOSE_FPS, JAW_FPS = 10.0, 15.0
 DOSE_REST_S, DOSE_S = 5.5, 8.5
 DOSES = (0.5, 1.0)
 
@@ -153,12 +153,16 @@ _DOSE_SHOWS: dict[str, Show] = {
 
 def doses() -> dict[str, BehaviourCommand]:
     """Each behaviour at half and at full strength, and rest."""
-    times = np.arange(round(DOSE_S * DOSE_FPS)) / DOSE_FPS
-    shows = {f"{name} {d}": show(times, d) for name, show in _DOSE_SHOWS.items() for d in DOSES}
-    return {
-        name: BehaviourCommand(DOSE_S, DOSE_FPS, **curves)
-        for name, curves in {"rest": {}, **shows}.items()
-    }
+    clips = {"rest": _dose_clip(lambda times, dose: {}, 0.0, JAW_FPS)}
+    for name, show in _DOSE_SHOWS.items():
+        rate_hz = JAW_FPS if name == "jaw" else DOSE_FPS
+        clips |= {f"{name} {dose}": _dose_clip(show, dose, rate_hz) for dose in DOSES}
+    return clips
+
+
+def _dose_clip(show: Show, dose: float, rate_hz: float) -> BehaviourCommand:
+    times = np.arange(round(DOSE_S * rate_hz)) / rate_hz
+    return BehaviourCommand(DOSE_S, rate_hz, **show(times, dose))
 
 
 def reactions() -> dict[str, BehaviourCommand]:

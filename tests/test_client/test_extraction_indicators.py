@@ -302,6 +302,13 @@ def test_contempt_is_one_sided_and_outside_smiles():
     assert measure_indicators(smile)["contempt_rate_per_min"].value == pytest.approx(0.0)
 
 
+def test_a_face_that_is_uneven_at_rest_shows_contempt_against_its_own_rest():
+    times = frame_times(60.0, 30.0)
+    one_sided = 0.3 + 0.4 * pulses(times, np.arange(5, 60, 10), 1.0)
+    found = measure_indicators(make_track(times, blendshapes={"mouthDimpleLeft": one_sided}))
+    assert found["contempt_rate_per_min"].value == pytest.approx(6.0)
+
+
 def test_a_still_face_has_no_expressivity_and_an_uneven_one_is_asymmetric():
     times = frame_times(20.0, 30.0)
     still = measure_indicators(make_track(times, blendshapes={"mouthSmileLeft": 0.5}))

@@ -52,6 +52,23 @@ def test_rest_is_the_silent_face_even_of_somebody_who_talks_most_of_the_time():
     assert found.value == pytest.approx(0.3 * 0.75, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "pose_deg"),
+    [
+        (both("mouthSmile", np.where(TIMES >= 15.0, 0.8, 0.1)), (0.0, 0.0, 0.0)),
+        ({"jawOpen": np.where(TIMES >= 15.0, 0.4, 0.0)}, (0.0, 0.0, 0.0)),
+        (
+            {},
+            np.stack([0 * TIMES, (TIMES >= 15.0) * 8.0 * np.sin(12.0 * TIMES), 0 * TIMES], axis=1),
+        ),
+    ],
+)
+def test_rest_holds_no_smile_no_open_jaw_and_no_moving_head(shapes, pose_deg):
+    frown = both("browDown", np.where(TIMES >= 15.0, 0.3, 0.0))
+    found = measured(blendshapes=frown | shapes, pose_deg=pose_deg)["brow_lowering"]
+    assert found.value == pytest.approx(0.3 * 0.75, rel=0.1)
+
+
 def test_without_a_calm_moment_the_note_says_what_rest_is():
     shapes = both("browDown", np.where(LATE, 0.5, 0.1))
     found = measured(blendshapes=shapes, landmarks=chewing(TIMES >= 0.0))["brow_lowering"]

@@ -42,14 +42,14 @@ class TimeAxis:
         """Percent of the width and label of each tick.
 
         >>> TimeAxis(0.0, 90.0).ticks()[:2]
-        [(0.0, '0:00'), (16.67, '0:15')]
+        [(0.0, '0:00'), (33.33, '0:30')]
         """
         span = self.end_s - self.start_s
         step = next((s for s in _STEPS_S if span / s < _MOST_TICKS), _STEPS_S[-1])
         times = np.arange(np.ceil(self.start_s / step), self.end_s / step + 1e-9) * step
         # The last label would stick out of the drawing.
         shares = ((float(t), 100 * (float(t) - self.start_s) / span) for t in times)
-        return [(round(share, 2), clock(t, tenths=step < 1)) for t, share in shares if share < 97]
+        return [(round(share, 2), clock(t, tenths=step < 1)) for t, share in shares if share < 93]
 
 
 def clock(seconds: float, *, tenths: bool = False) -> str:

@@ -45,6 +45,7 @@ DROPPED_FOR = {
 README = "README.txt"
 _TITLE = "Frames of recordings in the columns of OpenFace 2, written by 'vultus-site inspect'"
 _MARK = b",dropped_for,faces"
+_INTENSITY_PLACES = 3
 _Y_AND_Z_TURNED = np.diag([1.0, -1.0, -1.0])
 
 
@@ -160,7 +161,7 @@ def _action_units(frames: FrameLog, used: NDArray[np.bool_]) -> Iterator[tuple[s
     found = {one: np.where(used, _intensity(frames, one), np.nan) for one in ACTION_UNITS}
     for one, intensity in found.items():
         if one.number != WITHOUT_INTENSITY:
-            yield f"AU{one.number}_r", _decimals(intensity, 3)
+            yield f"AU{one.number}_r", _decimals(intensity, _INTENSITY_PLACES)
     for one, intensity in found.items():
         present = np.where(np.isfinite(intensity), intensity >= PRESENT_FROM, np.nan)
         yield f"AU{one.number}_c", _decimals(present, 2)
@@ -173,7 +174,8 @@ def _intensity(frames: FrameLog, one: ActionUnit) -> FloatArray:
     activation = np.mean(shapes, axis=0)
     if one.minus:
         activation = np.maximum(activation - _activation(frames, one.minus), 0.0)
-    return np.asarray(5.0 * activation, dtype=np.float64)
+    # Rounded as printed, so that a presence never contradicts the intensity beside it.
+    return np.asarray(np.round(5.0 * activation, _INTENSITY_PLACES), dtype=np.float64)
 
 
 def _activation(frames: FrameLog, name: str) -> FloatArray:
@@ -202,7 +204,7 @@ def _readme(
     written: dict[str, Path], without: list[str], columns: dict[str, dict[str, str]]
 ) -> str:
     files = [f"  {path.name}: recording {recording_id}" for recording_id, path in written.items()]
-    missing = [f"  {name}: no frames are kept; extract it again" for name in without]
+    missing = [f"  {name}: none, no frame was decoded or kept" for name in without]
     about = [
         f"  {name}: {one['Description']} {one.get('DiffersFromOpenFace', '')}".rstrip()
         for name, one in columns.items()

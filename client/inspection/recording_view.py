@@ -230,7 +230,7 @@ def _panel(trace: Trace, axis: TimeAxis) -> Panel:
     low, high = _range(trace)
     seconds, values = thin(trace.seconds, trace.values)
     marks = trace.marks
-    found = f"{len(marks.stretches)} {marks.what}" if marks else ""
+    found = f"{marks.what}: {len(marks.stretches)}" if marks else ""
     return Panel(
         title=trace.title,
         unit=trace.unit,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.extraction.behaviour.blinks import find_blinks
+from client.extraction.behaviour.catalogue import CATALOGUE
 from client.extraction.behaviour.features import mean_blendshape
 from client.extraction.behaviour.signals import deviation_from_median, episodes, resample
 from client.extraction.track import FaceTrack, Inspections
@@ -106,7 +107,7 @@ _FEATURE_TRACES = {
 
 
 def traces_of_frames(log: FrameLog) -> list[Trace]:
-    """Signals frame by frame, with the smiles and blinks that are found in them.
+    """Signals frame by frame, with the smiles and blinks found in them if there are enough frames.
 
     Args:
         log: What was measured in every frame; frames that were not analysed are left out.
@@ -117,10 +118,14 @@ def traces_of_frames(log: FrameLog) -> list[Trace]:
     smile, eyes = _trace(_SMILE, analysed), _trace(_EYES, analysed)
     plain = [_trace(drawn, analysed) for drawn in _PLAIN]
     head = [_trace(drawn, analysed, centred=True) for drawn in (_PITCH, _YAW)]
+    if _is_fast_enough("smile_rate_per_min", analysed):
+        smile = replace(smile, marks=Marks("smiles", _smiles(smile)))
+    if _is_fast_enough("blink_rate_per_min", analysed):
+        eyes = replace(eyes, marks=Marks("blinks", _blinks(analysed, eyes.values)))
     return [
-        replace(smile, marks=Marks("smiles", _smiles(smile))),
+        smile,
         *plain,
-        replace(eyes, marks=Marks("blinks", _blinks(analysed, eyes.values))),
+        eyes,
         _trace(_GAZE, analysed),
         *head,
     ]
@@ -154,7 +159,7 @@ def thin(seconds: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArra
         values: ``[N]``, NaN where not measured.
 
     >>> seconds, values = thin(np.arange(9000.0), np.eye(1, 9000, 4321)[0])
-    >>> len(values) <= MOST_POINTS, values.max()
+    >>> len(values) <= MOST_POINTS, float(values.max())
     (True, 1.0)
     """
     count = len(values)
@@ -179,6 +184,13 @@ def analysed_frames(log: FrameLog) -> FrameLog:
         signals=log.signals[looked_at],
         signal_names=log.signal_names,
     )
+
+
+def _is_fast_enough(name: str, log: FrameLog) -> bool:
+    """Whether there are enough frames a second: what no indicator counts is not marked."""
+    steps = np.diff(log.timestamps_s)
+    # A camera of 29.97 frames per second is one of 30.
+    return len(steps) > 0 and 1.0 / float(steps.mean()) >= 0.99 * CATALOGUE[name].min_fps
 
 
 def _trace(drawn: _Drawn, log: FrameLog, *, centred: bool = False) -> Trace:

@@ -76,6 +76,6 @@ def _export_frames(inspection: Inspection, site: Site, screen: Screen, *, folder
     written, without = write_openface(inspection, folder, store=open_store(site))
     screen.say(f"Frames of {len(written)} recordings: {folder} (README.txt says what is in them)")
     for recording_id in without:
-        screen.warn(f"no frames are kept of {recording_id}: extract it again to export them.")
+        screen.warn(f"{recording_id} has no file: no frame of it was decoded or kept.")
     for path in stale_files(folder, written):
         screen.warn(f"{path} is of no recording that is exported now: delete it.")

@@ -123,6 +123,14 @@ def test_the_onset_of_a_smile_has_the_slope_of_its_ramp():
     assert found["smile_onset_per_s"].value == pytest.approx(0.4, rel=1e-3)
 
 
+def test_the_onset_reaches_to_nine_tenths_of_the_peak():
+    rise = TIMES - 20.0
+    eased = np.interp(rise, [0.0, 0.5, 2.0], [0.1, 0.6, 0.9])
+    found = measured(blendshapes=both("mouthSmile", np.where(TIMES < 40.0, eased, 0.1)))
+    # 0.3 is passed after 0.2 s and 0.81 after 1.55 s.
+    assert found["smile_onset_per_s"].value == pytest.approx(0.51 / 1.35, rel=0.07)
+
+
 def test_a_smile_that_began_out_of_view_has_no_onset():
     found = measured(blendshapes=both("mouthSmile", np.where(TIMES < 10.0, 0.9, 0.1)))
     assert found["smile_onset_per_s"].value is None

@@ -130,7 +130,9 @@ class PictureMaker:
         square = abs(self._aspect - 1.0) < _SQUARE
         width = frame.width if square else round(frame.width * self._aspect)
         picture = self._reformatter.reformat(frame, width=width, format="rgb24", threads=1)
-        return _upright(np.asarray(picture.to_ndarray(), dtype=np.uint8), frame.rotation)
+        # Rows are padded in memory, which the landmarker would take for a part of the picture.
+        image = np.ascontiguousarray(picture.to_ndarray(), dtype=np.uint8)
+        return _upright(image, frame.rotation)
 
 
 def _upright(image: ImageArray, counterclockwise_deg: int) -> ImageArray:

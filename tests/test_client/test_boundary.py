@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from flwr.clientapp import ClientApp
 
+from client.extraction.isolation import has_only_loopback
 from client.service.wall import find_boundary, identities, landlock_version
 from client.service.walled_start import BoundaryWatch, decide_wall, module_command
 from client.service.worker import Worker
@@ -114,6 +115,57 @@ def test_cut_process_reads_files_and_reaches_nobody(listening, user):
 
 
 @LINUX
+@pytest.mark.parametrize("user", USERS)
+def test_cut_process_keeps_its_account_and_can_gain_no_power(user):
+    if not can_unshare():
+        pytest.skip("this kernel keeps namespaces to the privileged")
+    program = """
+        import os, sys
+        from client.extraction.isolation import cut_network
+        before = os.getuid(), os.getgid()
+        cut_network("cut")
+        status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+        print((os.getuid(), os.getgid()) == before, status["NoNewPrivs"].strip(),
+              int(status["CapEff"], 16) and os.geteuid())
+    """
+    assert run_python(program, user=user).stdout.split() == ["True", "1", "0"]
+
+
+@LINUX
+def test_cut_that_comes_after_threads_is_no_cut_and_says_so():
+    program = """
+        import sys, threading, time
+        from client.extraction.isolation import cut_network
+        threading.Thread(target=time.sleep, args=(5,), daemon=True).start()
+        print(cut_network("cut_if_possible"), flush=True)
+        cut_network("cut")
+    """
+    done = run_python(program)
+    if has_only_loopback():
+        pytest.skip("this machine has no network to cut")
+    assert done.stdout.split() == ["False"]
+    assert "2 threads run already" in done.stderr
+    assert "vultus-site units" in done.stderr
+
+
+@LINUX
+def test_work_is_imported_only_after_the_cut(tmp_path):
+    (tmp_path / "job.py").write_text(
+        "from client.extraction.isolation import has_only_loopback\n"
+        "cut = has_only_loopback()\ndef work(word):\n    print(cut, word)\n"
+    )
+    program = """
+        import sys
+        from client.extraction.isolation import work_cut_off
+        sys.path.insert(0, sys.argv[1])
+        work_cut_off("cut", "job:work", "done")
+    """
+    if not can_unshare():
+        pytest.skip("this kernel keeps namespaces to the privileged")
+    assert run_python(program, tmp_path).stdout.split() == ["True", "done"]
+
+
+@LINUX
 def test_open_process_reaches_the_same_server(listening):
     done = run_python(CONNECT, "open", listening.getsockname()[1], "/etc/passwd")
     assert done.stdout.split() == ["False", "False", "True", "connected"], done.stderr
@@ -128,8 +180,13 @@ TRAIN = """
     from pathlib import Path
     from client.service.wall import find_boundary, raise_wall
     site_toml, video, wall = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "wall"
+    def look():
+        try:
+            print(len(video.read_bytes()))
+        except PermissionError as error:
+            print(type(error).__name__)
+    look()
     if wall:
-        print("before", len(video.read_bytes()))
         raise_wall(find_boundary(site_toml))
     from client.learning.learner import Learner
     from client.site import open_site
@@ -142,10 +199,7 @@ TRAIN = """
         consortium_digest=learner.site.consortium.digest, plan=learner.config.training_plan(),
     ))
     print("spent", round(update.epsilon_spent, 3), "releases", len(learner.ledger.releases()))
-    try:
-        print("after", len(video.read_bytes()))
-    except PermissionError as error:
-        print(type(error).__name__)
+    look()
 """
 
 
@@ -213,6 +267,8 @@ def test_walled_program_reads_everything_but_the_videos(site, tmp_path):
         make(site.folder / "videos" / "not yet listed.mp4"),
     ]
     linked = site.folder / "videos" / "linked.mp4"
+    shortcut = site.folder / "shortcut"
+    shortcut.symlink_to(site.folder / "videos")
     elsewhere = make(tmp_path / "share" / "d.mp4")
     linked.symlink_to(elsewhere)
     list_videos(site, "videos/deep/a.mp4", "../archive/b.mp4", "c.mp4", "videos/linked.mp4")
@@ -222,7 +278,8 @@ def test_walled_program_reads_everything_but_the_videos(site, tmp_path):
         make(tmp_path / "neighbour"),
     ]  # fmt: skip
     found = read_behind(site, *videos, elsewhere, linked, *readable)
-    outside = (*videos, elsewhere, linked)
+    found |= read_behind(site, by_shortcut := shortcut / "deep" / "a.mp4")
+    outside = (*videos, elsewhere, linked, by_shortcut)
     assert {file for file, text in found.items() if text == "PermissionError"} == set(outside)
     assert all(file.read_text() == "content" for file in outside)
 
@@ -359,14 +416,17 @@ def test_learner_behind_the_wall_answers_a_real_request(cohort_folder):
     video = cohort_folder / "videos" / "r1.mp4"
     done = run_python(TRAIN, cohort_folder / "site.toml", video, "wall")
     before, trained, after = done.stdout.splitlines() or pytest.fail(done.stderr)
-    assert before == "before 5"
+    assert before == "5"
     assert trained.endswith("releases 1")
     assert after == "PermissionError"
 
 
 @LINUX
 @AS_ROOT
-def test_trainer_of_another_user_trains_and_cannot_read_the_videos(cohort_folder, tmp_path_factory):
+@pytest.mark.parametrize("wall", ["wall", "no wall"])
+def test_trainer_of_another_user_trains_and_cannot_read_the_videos(cohort_folder, wall):
+    if wall == "wall" and not landlock_version():
+        pytest.skip("this kernel has no Landlock")
     shutil.rmtree(cohort_folder / "state")
     (cohort_folder / "state").mkdir(mode=0o700)
     for path in (cohort_folder, *cohort_folder.rglob("*")):
@@ -374,11 +434,12 @@ def test_trainer_of_another_user_trains_and_cannot_read_the_videos(cohort_folder
     videos = cohort_folder / "videos"
     os.chown(videos, 0, 0)
     videos.chmod(0o700)
-    done = run_python(TRAIN, cohort_folder / "site.toml", videos / "r1.mp4", "no wall", user=NOBODY)
-    trained, after = done.stdout.splitlines() or pytest.fail(done.stderr)
+    video = videos / "r1.mp4"
+    done = run_python(TRAIN, cohort_folder / "site.toml", video, wall, user=NOBODY)
+    before, trained, after = done.stdout.splitlines() or pytest.fail(done.stderr)
     assert trained.endswith("releases 1")
-    assert after == "PermissionError"
-    assert (videos / "r1.mp4").read_bytes() == b"video"
+    assert before == after == "PermissionError"
+    assert video.read_bytes() == b"video"
 
 
 EXTRACT = """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,15 @@ import pytest
 
 from client.service import supernode
 from client.service.kit import join_site, read_kit
+from client.service.reachability import Address
 from client.service.supernode import plan_service
+from client.service.wall import REREAD, find_boundary
+from client.service.walled_start import await_coordinator
 from client.site import Site, SiteError, init_site, open_site
 from server.roster import add_site
 from server.study_file import new_study
 from server.workspace import Workspace, create_workspace
-from shared_models.console import InputError, RefusedError, Screen
+from shared_models.console import CommandError, InputError, RefusedError, Screen
 from shared_models.supervision import Child, Death
 from shared_models.toml import ConfigError
 
@@ -158,6 +164,69 @@ def test_processes_get_the_sites_list_key_and_authority_and_no_programs(
     assert str(site.folder / "ca.crt") in node.command
     assert "--insecure" not in node.command
     assert (plan.engine / "secret").stat().st_mode & 0o077 == 0
+
+
+def test_processes_start_behind_the_wall_and_the_worker_watches_what_it_lives_on(
+    site: Site, kit: Path
+) -> None:
+    plan = plan_service(join_site(site.folder, kit, confirm=agree))
+    boundary = find_boundary(plan.site_toml)
+    for child in supernode._children(plan, boundary):
+        at = child.command.index("client.service.wall")
+        assert child.command[at + 1 : at + 3] == (str(plan.site_toml), "--")
+    words = child.command
+    watched = [after for word, after in itertools.pairwise(words) if word == "--watch"]
+    assert watched == [str(path) for path in boundary.needed]
+    assert Path(child.environment["TMPDIR"]).is_relative_to(site.paths.state)
+
+
+def test_site_that_requires_the_wall_refuses_before_it_contacts_anyone(
+    site: Site, kit: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        pytest.fail("somebody was contacted")
+
+    joined = join_site(site.folder, kit, confirm=agree)
+    text = joined.config_file.read_text().replace('wall = "if_possible"', 'wall = "required"')
+    joined.config_file.write_text(text)
+    monkeypatch.setattr("client.service.walled_start.landlock_version", lambda: 0)
+    monkeypatch.setattr(supernode, "await_coordinator", fail)
+    with pytest.raises(RefusedError, match="Landlock"):
+        supernode.serve_site(open_site(joined.folder))
+
+
+def ask(program: str, stopping: threading.Event) -> None:
+    await_coordinator(
+        Address("127.0.0.1", 1),
+        Path("ca.crt"),
+        command=(sys.executable, "-c", program),
+        environment={},
+        stopping=stopping,
+    )
+
+
+def test_answer_of_the_asking_process_is_passed_on() -> None:
+    ask("", threading.Event())
+    with pytest.raises(CommandError, match="nothing listens there") as caught:
+        ask("import sys; sys.exit('nothing listens there')", threading.Event())
+    assert caught.value.exit_code == 1
+
+
+def test_asking_process_ends_when_the_service_is_stopped() -> None:
+    stopping = threading.Event()
+    stopping.set()
+    ask("import time; time.sleep(60)", stopping)
+
+
+def test_worker_that_starts_anew_to_read_a_file_is_no_failure(
+    site: Site, kit: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_service(join_site(site.folder, kit, confirm=agree))
+    connection = supernode._Connection(plan, Screen(), connected=True)
+    child = Child("worker", (), {}, site.paths.state / "x.log")
+    connection.note_death(Death(child, REREAD, ""))
+    assert connection.connected
+    assert "was replaced" in capsys.readouterr().out
 
 
 def death(site: Site, output: str) -> Death:

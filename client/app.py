@@ -13,9 +13,10 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from client.learning.admission import RefusedError
 from client.learning.anchoring import make_anchor
 from client.learning.egress import release
-from client.learning.learner import Learner, RefusedError, open_learner
+from client.learning.learner import Learner, open_learner
 from privacy.audit import AuditLog
 from shared_models.messages import (
     MessageError,

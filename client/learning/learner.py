@@ -7,11 +7,8 @@ policy, the weights, the budget. Only then is data touched.
 from __future__ import annotations
 
 import hashlib
-import math
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, cached_property
 from importlib.metadata import version
@@ -20,10 +17,11 @@ from pathlib import Path
 from torch import Tensor
 
 from client.exclusion import Exclusion, ExclusionList, open_exclusions
-from client.learning.anchoring import AnchorError, check_anchor
+from client.learning.admission import RefusedError, check_request, require_member
+from client.learning.charging import charge_release
 from client.learning.dataset import SubjectClips, SubjectDataset, build_dataset
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
-from client.learning.secure_sums import check_cohort, mask_vector
+from client.learning.secure_sums import mask_vector
 from client.learning.training import (
     SubjectItem,
     embed_subjects,
@@ -35,19 +33,16 @@ from client.manifest import read_manifest
 from client.site import Site, open_site
 from client.store import open_store
 from privacy.keys import sign
-from privacy.ledger import AlreadyReservedError, BudgetExceeded, PrivacyLedger
+from privacy.ledger import PrivacyLedger
 from privacy.noise import ChaChaNoise, NoiseSource, SeededNoise
 from privacy.plan import PrivacyPlan
-from privacy.policy import check_plan
 from privacy.secure_sum import (
     FloatArray,
-    SecureSumError,
     exchange_key,
     exchange_statement,
     public_bytes,
 )
 from privacy.training import clipped_sum
-from shared_models.consortium import SiteEntry
 from shared_models.messages import (
     HelloRequest,
     MaskedReply,
@@ -68,14 +63,6 @@ from shared_models.weights import (
     freeze_trunk,
     trainable_state,
 )
-
-
-class RefusedError(Exception):
-    """The site says no; the code and sentence may be told to the coordinator."""
-
-    def __init__(self, code: RefusalCode, message: str) -> None:
-        self.code = code
-        super().__init__(message)
 
 
 class Learner:
@@ -168,7 +155,7 @@ class Learner:
         with self._without_forgotten():
             subjects = self.dataset.training
             self._admit(request, plan)
-            epsilon = self._reserve(request, plan, subjects, steps=1, purpose="train")
+            epsilon = self._charge(request, plan, subjects, steps=1, purpose="train")
         items = self.head_items if self._head_only else self._make_items(head_only=False)
         if plan.mode == "distributed":
             summed = clipped_sum(
@@ -179,7 +166,7 @@ class Learner:
             self.network.train(),
             items,
             plan=plan,
-            expected_subjects=self._require_member().weight,
+            expected_subjects=require_member(self.site).weight,
             noise=self._noise(request, "train"),
         )
         sent = {name: part.cpu() for name, part in update.items()}
@@ -199,7 +186,7 @@ class Learner:
             if not tables:
                 msg = f"The study declares no evaluation after round {request.server_round}"
                 raise RefusedError(RefusalCode.WRONG_PLAN, msg)
-            epsilon = self._reserve(request, plan, subjects, steps=tables, purpose="evaluate")
+            epsilon = self._charge(request, plan, subjects, steps=tables, purpose="evaluate")
         exact = tally_table(self.score_held_out(), self.config, server_round=request.server_round)
         if plan.mode == "distributed":
             return self._mask(request, exact.ravel(), plan, epsilon, purpose="evaluate")
@@ -265,52 +252,12 @@ class Learner:
             head_only=head_only,
         )
 
-    def _require_member(self) -> SiteEntry:
-        """The site's line in the study, with the weight that it is counted with."""
-        entry = self.site.entry
-        if entry is None:
-            msg = "The agreed study does not name this site"
-            raise RefusedError(RefusalCode.NOT_A_MEMBER, msg)
-        return entry
-
     def _admit(self, request: ModelRequest, plan: PrivacyPlan) -> None:
-        if request.consortium_digest != self.site.consortium.digest:
-            msg = (
-                f"The site agreed to study {self.site.consortium.digest[:12]}, "
-                f"the coordinator runs {request.consortium_digest[:12]}"
-            )
-            raise RefusedError(RefusalCode.WRONG_CONSORTIUM, msg)
-        self._require_member()
-        try:
-            check_anchor(request.anchor, self.site, self.ledger)
-        except AnchorError as error:
-            raise RefusedError(RefusalCode.LEDGER_BEHIND, str(error)) from error
-        if not _is_same_plan(request.plan, plan):
-            msg = "The plan differs from the one that follows from the agreed study"
-            raise RefusedError(RefusalCode.WRONG_PLAN, msg)
-        if not 1 <= request.server_round <= self.config.training.rounds:
-            msg = f"The study has {self.config.training.rounds} rounds, got {request.server_round}"
-            raise RefusedError(RefusalCode.WRONG_PLAN, msg)
-        if plan.mode == "distributed":
-            self._check_cohort(request)
-        violations = check_plan(
-            plan,
-            self.site.policy,
-            subjects=len(self.dataset.training) + len(self.dataset.held_out),
-            network=self.config.network.name,
-            rounds=self.config.training.rounds,
-        )
-        if violations:
-            message = "; ".join(f"{v.rule}: {v.message}" for v in violations)
-            raise RefusedError(RefusalCode.POLICY, message)
+        """Take over the request's weights once everything about it is as agreed."""
+        data = self.dataset
+        subjects = len(data.training) + len(data.held_out)
+        check_request(request, self.site, plan=plan, ledger=self.ledger, subjects=subjects)
         self._load(request)
-
-    def _check_cohort(self, request: ModelRequest) -> None:
-        own = exchange_key(self.site.exchange_secret, request.run_id)
-        try:
-            check_cohort(request, self.config, site_id=self.site.id, own=own)
-        except SecureSumError as error:
-            raise RefusedError(RefusalCode.COHORT, str(error)) from error
 
     def _load(self, request: ModelRequest) -> None:
         """Take over the coordinator's weights once form and digest are right."""
@@ -324,7 +271,7 @@ class Learner:
             raise RefusedError(RefusalCode.WRONG_WEIGHTS, msg)
         self.network.load_state_dict(merged)
 
-    def _reserve(
+    def _charge(
         self,
         request: ModelRequest,
         plan: PrivacyPlan,
@@ -333,57 +280,15 @@ class Learner:
         steps: int,
         purpose: str,
     ) -> float:
-        """Charge the release to every subject before it is made; epsilon of the worst off."""
-        policy = self.site.policy
-        if not subjects:
-            msg = f"No labelled subject with accepted recordings is there to {purpose}"
-            raise RefusedError(RefusalCode.TOO_FEW_SUBJECTS, msg)
-        if plan.mode == "off" or policy is None:
-            return float("inf")
-        if plan.mode == "distributed":
-            # Two vectors under one mask would tell on both, so a sum is answered once.
-            release_id = self._name_sum(request, plan, purpose=purpose, steps=steps)
-        else:
-            # Each attempt is charged anew: what a crash may have released counts as released.
-            release_id = f"{request.run_id}/{request.server_round}/{purpose}/{uuid.uuid4().hex}"
-        try:
-            reservation = self.ledger.reserve(
-                release_id,
-                [subject.subject_id for subject in subjects],
-                noise_multiplier=plan.released_noise_multiplier,
-                sample_rate=plan.sample_rate,
-                steps=steps,
-                delta=plan.delta,
-                purpose=purpose,
-                cap_epsilon=policy.max_epsilon_per_subject,
-                once=plan.mode == "distributed",
-            )
-        except AlreadyReservedError as error:
-            msg = f"Attempt {request.attempt} of round {request.server_round} was answered before"
-            raise RefusedError(RefusalCode.REPEATED, msg) from error
-        except BudgetExceeded as error:
-            raise RefusedError(RefusalCode.BUDGET, str(error)) from error
-        return reservation.epsilon_after
-
-    def _name_sum(
-        self, request: ModelRequest, plan: PrivacyPlan, *, purpose: str, steps: int
-    ) -> str:
-        """Name of a sum, the same whenever it is asked for.
-
-        Raises:
-            RefusedError: If the sums that the study pays for are used up.
-        """
-        run = f"{request.run_id}/"
-        release_id = f"{run}{request.server_round}/{purpose}/{request.attempt}"
-        made = sum(
-            release.steps
-            for release in self.ledger.releases()
-            if release.release_id.startswith(run) and release.purpose == purpose
+        return charge_release(
+            request,
+            self.site,
+            ledger=self.ledger,
+            plan=plan,
+            subjects=subjects,
+            steps=steps,
+            purpose=purpose,
         )
-        if made + steps > plan.steps:
-            msg = f"The study pays for {plan.steps} releases to {purpose} in a run; all are made"
-            raise RefusedError(RefusalCode.BUDGET, msg)
-        return release_id
 
     def _noise(self, request: ModelRequest, purpose: str) -> NoiseSource:
         """Cryptographic noise; a simulated site repeats its own, so that a seed fixes a study."""
@@ -394,15 +299,6 @@ class Learner:
         if request.attempt > 1:
             text += f"|{request.attempt}"
         return SeededNoise(int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big"))
-
-
-def _is_same_plan(asked: PrivacyPlan, own: PrivacyPlan) -> bool:
-    """Whether the coordinator derived the same plan, but for another machine's last digits.
-
-    The site's own plan is what noise and ledger follow in any case.
-    """
-    close = math.isclose(asked.noise_multiplier, own.noise_multiplier, rel_tol=1e-6)
-    return close and replace(asked, noise_multiplier=own.noise_multiplier) == own
 
 
 @cache

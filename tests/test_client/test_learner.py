@@ -12,10 +12,11 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client.app import SITE_CONFIG
 from client.app import app as site_app
+from client.learning.admission import RefusedError
 from client.learning.dataset import is_held_out
 from client.learning.egress import EgressError, release
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
-from client.learning.learner import Learner, RefusedError, open_learner
+from client.learning.learner import Learner, open_learner
 from client.learning.training import make_items, site_gradient, subject_loss
 from client.site import open_site
 from privacy.audit import AuditLog, read, verify

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from client.learning.learner import Learner, RefusedError
+from client.learning.admission import RefusedError
+from client.learning.learner import Learner
 from client.learning.training import make_items, subject_loss
 from client.site import open_site
 from privacy import audit

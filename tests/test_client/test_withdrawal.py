@@ -22,7 +22,8 @@ from client.app import SITE_CONFIG
 from client.app import app as site_app
 from client.cli import app
 from client.exclusion import open_exclusions
-from client.learning.learner import Learner, RefusedError, open_learner
+from client.learning.admission import RefusedError
+from client.learning.learner import Learner, open_learner
 from client.preparation import check_recordings, load_manifest
 from client.site import Site, open_site
 from client.store import StoreError, open_store

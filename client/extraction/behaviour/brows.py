@@ -60,7 +60,7 @@ def brow_gap_narrowing(session: Session) -> Figure:
         (Kim 2023).
 
     Limits:
-        The distance shrinks by up to 0.05 IOD when the head turns aside by ten degrees.
+        The distance shortens by about 0.01 IOD when the head turns aside by ten degrees.
 
     Source:
         Fiquer et al. 2018, doi:10.1016/j.jad.2018.05.071; Stratou et al. 2015,

@@ -19,6 +19,9 @@ figures.
 
 - **No direction is assumed.** Studies disagree on several markers, by sex among other things. The
   evidence names the conflicts; report effect sizes with intervals.
+- **The evidence is thin.** Most of the studies are small and of one clinic, most coded faces by
+  hand or with other software, and none used this one. A source supports the marker, not the
+  measure.
 - **A figure is null, with its reason, where a recording cannot support it.** Null is not zero: a
   recording without a smile has a rate of 0 and no duration.
 - **Coverage** is the share of what an indicator looks at that was measured, from 0 to 1. It is

@@ -5,10 +5,12 @@ A gate that rejects one group more often than another is a bias of its own.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, groupby
+from statistics import NormalDist
 
 from client.recording import Recording
 from client.stored_recording import StoredRecording
@@ -16,6 +18,7 @@ from shared_models.consortium import ConsortiumConfig
 
 Row = tuple[Recording, StoredRecording]
 
+Z95 = NormalDist().inv_cdf(0.975)
 UNDECLARED = "undeclared"
 """Age group of a subject younger than the study's youngest band."""
 
@@ -100,10 +103,10 @@ def wilson_interval(count: int, total: int) -> tuple[float, float]:
     >>> tuple(round(end, 4) for end in wilson_interval(8, 10))
     (0.4902, 0.9433)
     """
-    from scipy.stats import binomtest
-
-    found = binomtest(count, total).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(found.low), float(found.high)
+    share, extra = count / total, Z95**2 / total
+    middle = (share + extra / 2) / (1 + extra)
+    half = Z95 / (1 + extra) * math.sqrt((share * (1 - share) + extra / 4) / total)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def unlike_groups(

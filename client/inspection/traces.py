@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -165,8 +165,14 @@ def thin(seconds: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArra
     count = len(values)
     if count <= MOST_POINTS:
         return seconds, values
-    starts = np.linspace(0, count, MOST_POINTS // 2, endpoint=False).astype(np.int64)
-    kept = np.concatenate([_extremes(values, piece) for piece in _pieces(starts, count)])
+    size = math.ceil(count / (MOST_POINTS // 2))
+    padded = np.full(math.ceil(count / size) * size, np.nan)
+    padded[:count] = values
+    pieces = padded.reshape(-1, size)
+    first = np.arange(len(pieces)) * size
+    lowest = first + np.where(np.isnan(pieces), np.inf, pieces).argmin(axis=1)
+    highest = first + np.where(np.isnan(pieces), -np.inf, pieces).argmax(axis=1)
+    kept = np.union1d(lowest, highest)
     return seconds[kept], values[kept]
 
 
@@ -230,17 +236,3 @@ def _blinks(log: FrameLog, opening: FloatArray) -> tuple[tuple[float, float], ..
         ),
     )
     return tuple((float(time), float(time)) for time in find_blinks(track, opening).times_s)
-
-
-def _pieces(starts: NDArray[np.int64], count: int) -> Iterable[slice]:
-    ends = np.append(starts[1:], count)
-    return (slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True))
-
-
-def _extremes(values: FloatArray, piece: slice) -> NDArray[np.int64]:
-    within = values[piece]
-    if not np.isfinite(within).any():
-        return np.array([piece.start])
-    found = {int(np.nanargmin(within)), int(np.nanargmax(within))}
-    kept: NDArray[np.int64] = np.asarray(sorted(found), dtype=np.int64) + piece.start
-    return kept

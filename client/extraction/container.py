@@ -27,6 +27,7 @@ _DECODERS = {
 }  # fmt: skip
 # Beyond this size one thread decodes more slowly than the face is tracked.
 _ONE_THREAD_PIXELS = 1920 * 1088
+_MOST_PIXELS = 8192 * 8192
 _PLAUSIBLE_ASPECT = (0.25, 4.0)
 _CONVERT = "convert it with: ffmpeg -i INPUT -c:v libx264 OUTPUT.mp4"
 REMEDY = (
@@ -100,6 +101,17 @@ def missing_decoders() -> tuple[str, ...]:
     return tuple(name for key, name in _DECODERS.items() if key not in av.codecs_available)
 
 
+def refuse_huge(width_px: int, height_px: int) -> None:
+    """Refuse pictures that only a damaged header asks for: they would fill the memory.
+
+    Raises:
+        VideoError: If the picture is larger than any camera's.
+    """
+    if width_px * height_px > _MOST_PIXELS:
+        msg = f"Expected at most 8192 x 8192 pixels, got {width_px} x {height_px}. {REMEDY}"
+        raise VideoError(msg)
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[OpenVideo]:
     """A video file, open until the context ends.
@@ -118,6 +130,7 @@ def open_video(path: Path) -> Iterator[OpenVideo]:
         stream = _pictures(container, path)
         # One thread for ordinary pictures: several workers share the cores better than threads.
         codec = stream.codec_context
+        refuse_huge(codec.width, codec.height)
         large = codec.width * codec.height > _ONE_THREAD_PIXELS
         codec.thread_count = 2 if large else 1
         codec.thread_type = "AUTO" if large else "SLICE"

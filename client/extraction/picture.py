@@ -14,7 +14,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from client.extraction.container import open_video
+from client.extraction.container import open_video, refuse_huge
 
 ImageArray = NDArray[np.uint8]
 
@@ -126,7 +126,12 @@ class PictureMaker:
         self._reformatter = VideoReformatter()
 
     def picture(self, frame: VideoFrame) -> ImageArray:
-        """The frame upright and in true proportions, ``[H, W, 3]`` uint8."""
+        """The frame upright and in true proportions, ``[H, W, 3]`` uint8.
+
+        Raises:
+            VideoError: If it is larger than any camera's.
+        """
+        refuse_huge(frame.width, frame.height)
         square = abs(self._aspect - 1.0) < _SQUARE
         width = frame.width if square else round(frame.width * self._aspect)
         picture = self._reformatter.reformat(frame, width=width, format="rgb24", threads=1)

@@ -19,6 +19,7 @@ from client.store import open_store
 from client.stored_recording import StoredRecording
 from shared_models.console import Screen
 
+STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 SEED = 20260301
 FILES = 504
 SIZE = "160x120"
@@ -111,7 +112,7 @@ def originals(tmp_path_factory) -> dict[str, bytes]:
 def damaged_site(originals, tmp_path) -> Site:
     """A site whose videos are all damaged."""
     study = tmp_path / "study.toml"
-    study.write_text('[study]\nname = "study"\ninstrument = "phq9"\n')
+    study.write_text(STUDY)
     site = init_site(tmp_path / "site", site_id="north", consortium_file=study)
     when = "2026-03-02T09:30:00+01:00"
     with site.paths.recordings.open("w", newline="") as file:

@@ -43,7 +43,7 @@ class PathsSection:
 
 @dataclass(frozen=True, config=STRICT)
 class PolicySection:
-    """``[policy]``: the limits that no coordinator can move."""
+    """``[policy]``: the limits that no coordinator can move; without it everything is refused."""
 
     max_epsilon_per_subject: Annotated[float, Field(gt=0)]
     min_noise_multiplier: Annotated[float, Field(ge=0)]
@@ -54,20 +54,12 @@ class PolicySection:
     approved_bundles: tuple[Sha256, ...] = ()
     allow_no_privacy: bool = False
     require_secure_sum: bool = False
+    max_epsilon_per_year: Annotated[float, Field(gt=0)] | None = None
+    allowed_features: Annotated[tuple[str, ...], Field(min_length=1)] = ("behaviour",)
 
     def to_policy(self) -> SitePolicy:
         """The limits as the privacy layer checks them."""
-        return SitePolicy(
-            max_epsilon_per_subject=self.max_epsilon_per_subject,
-            min_noise_multiplier=self.min_noise_multiplier,
-            min_subjects=self.min_subjects,
-            max_rounds=self.max_rounds,
-            max_delta=self.max_delta,
-            allowed_networks=self.allowed_networks,
-            approved_bundles=self.approved_bundles,
-            allow_no_privacy=self.allow_no_privacy,
-            require_secure_sum=self.require_secure_sum,
-        )
+        return SitePolicy(**vars(self))
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -50,16 +50,32 @@ keys = "keys"
 # face_model = "face_landmarker.task"
 
 [policy]
-# Limits that no coordinator can move. Without this section everything is refused.
-# Privacy loss that one subject may suffer at this site in total, over all studies and runs.
+# Limits that no coordinator can move: a request beyond any of them is refused, and the coordinator
+# is told the name of the limit and nothing else. Without this section everything is refused.
+# The values below just permit this study.
+#
+# Privacy loss (epsilon) that one subject may suffer at this site in total, over all studies, runs
+# and years. At 1 hardly anything can be learned of one person, at 3 little; 10 promises little.
 max_epsilon_per_subject = {max_epsilon}
+# The same over any 365 days, so that the total is not spent at once. Without this line only the
+# total counts.
+# max_epsilon_per_year = {max_epsilon}
+# Least noise in what the coordinator sees, as a multiple of what one subject can contribute.
 min_noise_multiplier = {min_noise}
+# Fewest subjects that must stand behind what is sent: few people hide nobody.
 min_subjects = {min_subjects}
+# Most rounds that one run may have.
 max_rounds = {max_rounds}
+# Largest chance (delta) with which the promise on epsilon may fail; below 1 in 10 x the subjects.
 max_delta = {max_delta}
+# Networks that may be trained here, and the sets of features that they may learn from.
 allowed_networks = ["{network}"]
+allowed_features = ["{features}"]
+# Whether the coordinator may never see this site's contribution alone, only the sum of all sites.
+require_secure_sum = {require_secure_sum}
 # SHA-256 of the bundles that may start here; 'vultus-site join' fills it.
 approved_bundles = []
+# Whether a study without any privacy may run; for simulated subjects only.
 allow_no_privacy = {allow_no_privacy}
 
 [device]
@@ -144,6 +160,8 @@ def new_site_toml(consortium: Consortium, site_id: str, *, consortium_file: str)
         max_rounds=config.training.rounds,
         max_delta=config.privacy.delta,
         network=config.network.name,
+        features=config.features.set,
+        require_secure_sum="true" if config.privacy.mode == "distributed" else "false",
         allow_no_privacy="false",
     )
 

@@ -6,8 +6,11 @@ signed. Subjects appear as keyed hashes, each with a history of their own, so th
 a cohort resets nothing and new subjects start fresh.
 
 Guarantees:
-    Unit: the subject. For every subject, all reserved releases together stay within the cap, also
-    with several processes at work. A changed, removed or forged row is found by ``verify``; a
+    Unit: the subject. For every subject, all reserved releases together stay within the cap, and
+    those of any 365 days within the yearly cap if there is one, also with several processes at
+    work. A clock set back gives nothing back: rows never carry an earlier time than the one before,
+    and rows from the future count. A clock set forward does, which only the cap over everything
+    stops: that cap knows no clock. A changed, removed or forged row is found by ``verify``; a
     cut tail or a ledger restored from an old copy only by comparing ``head`` with a copy kept
     elsewhere (``extends``). Not covered: whoever holds the ledger's private key.
 """
@@ -16,10 +19,10 @@ import hmac
 import json
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
@@ -37,15 +40,37 @@ from privacy.ledger_chain import (
     find_broken_rows,
 )
 from privacy.ledger_file import open_ledger_file
+from privacy.ledger_limits import (
+    YEAR,
+    AlreadyReservedError,
+    BudgetExceeded,
+    Cap,
+    LedgerError,
+    check_terms,
+)
 
-__all__ = ["BrokenRow", "BudgetExceeded", "LedgerError", "PrivacyLedger", "Reservation"]
+__all__ = [
+    "YEAR",
+    "AlreadyReservedError",
+    "BrokenRow",
+    "BudgetExceeded",
+    "LedgerError",
+    "PrivacyLedger",
+    "Reservation",
+]
 
-# One row for each distinct history; releases with everyone in add up as squared mu.
+# One row for each distinct history; releases with everyone in add up as squared mu. Releases of the
+# same cohort have the same subjects, as their hash tells, so that one list stands for all of them.
 _HISTORIES = """
-SELECT DISTINCT
-    SUM(CASE WHEN sample_rate = 1 THEN steps / (noise_multiplier * noise_multiplier) ELSE 0 END),
-    GROUP_CONCAT(CASE WHEN sample_rate < 1 THEN sequence END)
-FROM participation JOIN releases USING (sequence)
+WITH cohorts AS MATERIALIZED (
+    SELECT MIN(sequence) AS sequence,
+        SUM(CASE WHEN sample_rate = 1 THEN steps / (noise_multiplier * noise_multiplier) ELSE 0 END)
+            AS squared_mu,
+        GROUP_CONCAT(CASE WHEN sample_rate < 1 THEN sequence END) AS sampled
+    FROM releases WHERE ?2 IS NULL OR reserved_at >= ?2 GROUP BY cohort
+)
+SELECT DISTINCT SUM(squared_mu), GROUP_CONCAT(sampled)
+FROM cohorts CROSS JOIN participation USING (sequence)
 WHERE ?1 IS NULL OR subject IN (SELECT value FROM json_each(?1)) GROUP BY subject
 """
 _SELECT = f"SELECT {', '.join(COLUMNS)}, signature FROM releases"  # noqa: S608 - fixed names
@@ -55,51 +80,24 @@ _INSERT = (
 )
 
 
-class LedgerError(Exception):
-    """The ledger refuses: the request is not valid, or the ledger is not whole."""
-
-
-class BudgetExceeded(LedgerError):  # noqa: N818 - a refusal, not a fault
-    """A release that would take some subject past the cap; nothing was reserved.
-
-    Attributes:
-        spent: largest epsilon spent so far among the subjects asked for.
-        requested: what it would be with this release.
-        cap: the epsilon that may not be passed.
-        delta: the delta all three hold at.
-    """
-
-    def __init__(self, *, spent: float, requested: float, cap: float, delta: float) -> None:
-        self.spent = spent
-        self.requested = requested
-        self.cap = cap
-        self.delta = delta
-        super().__init__(
-            f"Expected epsilon <= {cap:g} at delta {delta:g} after this release, got "
-            f"{requested:.4g}: {spent:.4g} is spent, {self.remaining:.4g} is left. "
-            "Nothing was reserved; ask for more noise or fewer steps, or end the study here."
-        )
-
-    @property
-    def remaining(self) -> float:
-        """Epsilon between what is spent and the cap."""
-        return max(0.0, self.cap - self.spent)
-
-
-class AlreadyReservedError(LedgerError):
-    """A release that may be made only once was reserved before."""
-
-
 class PrivacyLedger:
     """Durable, append-only record of this site's releases.
 
     Args:
         path: SQLite file, created with mode 0600 if absent, in an existing folder.
         key: signs the rows, and gives the key under which subjects are hashed.
+        clock: the present moment, with offset.
     """
 
-    def __init__(self, path: Path, *, key: Ed25519PrivateKey) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        key: Ed25519PrivateKey,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._key = key
+        self._clock = clock
         self._subject_key = HKDF(
             algorithm=hashes.SHA256(), length=32, salt=None, info=b"vultus ledger subject v1"
         ).derive(key.private_bytes_raw())
@@ -118,6 +116,7 @@ class PrivacyLedger:
         delta: float,
         purpose: str,
         cap_epsilon: float,
+        cap_epsilon_per_year: float | None = None,
         once: bool = False,
     ) -> Reservation:
         """Write down a release before it is computed; durable when this returns.
@@ -131,13 +130,14 @@ class PrivacyLedger:
             delta: in (0, 1).
             purpose: what it is for, such as a run and round; nothing of a subject.
             cap_epsilon: epsilon that no subject may pass at ``delta``, > 0.
+            cap_epsilon_per_year: the same over the last 365 days; None for no such cap.
             once: refuse a release that was reserved before, whoever else asks at the same moment.
 
         Returns:
             The reservation, new or as it was made before.
 
         Raises:
-            BudgetExceeded: some subject would pass the cap.
+            BudgetExceeded: some subject would pass a cap.
             AlreadyReservedError: ``once`` was asked for, and it is not the first time.
             LedgerError: a value is out of range, the release_id stands for something else, or the
                 ledger is not whole.
@@ -155,15 +155,15 @@ class PrivacyLedger:
             epsilon_after=0.0,
             subjects=len(tags),
             cohort=cohort_hash(tags),
-            reserved_at=datetime.now(UTC).isoformat(),
+            reserved_at="",
             previous="",
         )
-        _check_terms(wanted)
+        check_terms(wanted, cap_epsilon_per_year)
         with self._transaction():
             self._check_new_rows()
             made_before = self._find(release_id)
             if made_before is None:
-                return self._write(wanted, tags)
+                return self._write(wanted, tags, cap_epsilon_per_year)
         if once:
             msg = f"Release {release_id!r} was reserved before and may be made only once."
             raise AlreadyReservedError(msg)
@@ -175,15 +175,30 @@ class PrivacyLedger:
             raise LedgerError(msg)
         return made_before
 
-    def spent(self, delta: float) -> float:
-        """Largest epsilon spent on any subject so far, at the given delta; 0 for none."""
+    def spent(self, delta: float, *, within: timedelta | None = None) -> float:
+        """Largest epsilon spent on any subject so far, at the given delta; 0 for none.
+
+        Args:
+            delta: in (0, 1).
+            within: count only releases of this long ago at most, such as :data:`YEAR`.
+        """
+        since = None if within is None else self._clock() - within
         with self._lock:
-            return self._worst_epsilon(delta)
+            return self._worst_epsilon(delta, since=since)
 
     def releases(self) -> list[Reservation]:
         """Every reservation made, oldest first."""
         with self._lock:
             return [row for row, _ in self._rows()]
+
+    def releases_of(self, name_start: str) -> list[Reservation]:
+        """Every reservation whose release_id begins with this, oldest first."""
+        with self._lock:
+            found = self._database.execute(
+                f"{_SELECT} WHERE substr(release_id, 1, length(?1)) = ?1 ORDER BY sequence",
+                (name_start,),
+            ).fetchall()
+        return [Reservation(*row[:-1]) for row in found]
 
     def participations(self, subject: str) -> list[Reservation]:
         """Every release that a subject was charged for, oldest first."""
@@ -244,18 +259,21 @@ class PrivacyLedger:
                 raise
             self._database.execute("COMMIT")
 
-    def _write(self, wanted: Reservation, tags: list[str]) -> Reservation:
-        release = Release(wanted.noise_multiplier, wanted.steps, wanted.sample_rate)
-        after = self._worst_epsilon(wanted.delta, tags=tags, extra=[release])
-        if not after <= wanted.cap_epsilon:
-            raise BudgetExceeded(
-                spent=self._worst_epsilon(wanted.delta, tags=tags),
-                requested=after,
-                cap=wanted.cap_epsilon,
-                delta=wanted.delta,
-            )
+    def _write(
+        self, wanted: Reservation, tags: list[str], cap_per_year: float | None
+    ) -> Reservation:
+        now = self._clock()
+        after = self._within_cap(Cap("max_epsilon_per_subject", wanted.cap_epsilon), wanted, tags)
+        if cap_per_year is not None:
+            self._within_cap(Cap("max_epsilon_per_year", cap_per_year, now - YEAR), wanted, tags)
         count, previous = self._head()
-        row = replace(wanted, sequence=count + 1, epsilon_after=after, previous=previous)
+        row = replace(
+            wanted,
+            sequence=count + 1,
+            epsilon_after=after,
+            reserved_at=max(_moment(now), self._latest_moment()),
+            previous=previous,
+        )
         row = replace(row, hash=row.row_hash())
         signature = self._key.sign(row.hash.encode())
         values = [getattr(row, name) for name in COLUMNS]
@@ -265,14 +283,34 @@ class PrivacyLedger:
         )
         return row
 
+    def _within_cap(self, cap: Cap, wanted: Reservation, tags: list[str]) -> float:
+        """Largest epsilon among the subjects once the release is made, if the cap allows it."""
+        release = Release(wanted.noise_multiplier, wanted.steps, wanted.sample_rate)
+        delta = wanted.delta
+        after = self._worst_epsilon(delta, tags=tags, extra=[release], since=cap.since)
+        if not after <= cap.epsilon:
+            spent = self._worst_epsilon(delta, tags=tags, since=cap.since)
+            raise BudgetExceeded(cap, spent=spent, requested=after, delta=delta)
+        return after
+
+    def _latest_moment(self) -> str:
+        found = self._database.execute("SELECT MAX(reserved_at) FROM releases").fetchone()
+        return str(found[0] or "")
+
     def _worst_epsilon(
-        self, delta: float, *, tags: list[str] | None = None, extra: Sequence[Release] = ()
+        self,
+        delta: float,
+        *,
+        tags: list[str] | None = None,
+        extra: Sequence[Release] = (),
+        since: datetime | None = None,
     ) -> float:
         """Largest epsilon among the subjects (all if not given), with ``extra`` on top."""
         wanted = None if tags is None else json.dumps(tags)
+        start = None if since is None else _moment(since)
         # Among subjects with the same subsampled releases the largest mu decides.
         largest: dict[str, float] = {"": 0.0}
-        for squared_mu, subsampled in self._database.execute(_HISTORIES, (wanted,)):
+        for squared_mu, subsampled in self._database.execute(_HISTORIES, (wanted, start)):
             kind = ",".join(sorted((subsampled or "").split(",")))
             largest[kind] = max(largest.get(kind, 0.0), squared_mu)
         return max(
@@ -334,7 +372,8 @@ class PrivacyLedger:
         )
         stray = self._database.execute(
             "SELECT DISTINCT sequence FROM participation "
-            "WHERE sequence NOT IN (SELECT sequence FROM releases)"
+            "WHERE sequence > ? AND sequence NOT IN (SELECT sequence FROM releases)",
+            (after[0],),
         )
         return broken + [BrokenRow(row[0], "subjects without a release") for row in stray]
 
@@ -345,20 +384,6 @@ class PrivacyLedger:
         return [row[0] for row in found]
 
 
-def _check_terms(wanted: Reservation) -> None:
-    rules = (
-        ("release_id", "a name", bool(wanted.release_id)),
-        ("subjects", ">= 1", wanted.subjects >= 1),
-        ("noise_multiplier", "> 0", 0 < wanted.noise_multiplier < math.inf),
-        ("sample_rate", "in (0, 1]", 0 < wanted.sample_rate <= 1),
-        ("steps", "a whole number >= 1", isinstance(wanted.steps, int) and wanted.steps >= 1),
-        ("delta", "in (0, 1)", 0 < wanted.delta < 1),
-        ("cap_epsilon", "> 0", 0 < wanted.cap_epsilon < math.inf),
-    )
-    faults = [
-        f"Expected {name} {expected}, got {getattr(wanted, name)!r}."
-        for name, expected, holds in rules
-        if not holds
-    ]
-    if faults:
-        raise LedgerError("\n".join(faults))
+def _moment(moment: datetime) -> str:
+    """ISO 8601 in UTC, of one length, so that text sorts as time does."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")

@@ -1,7 +1,7 @@
 """What a site allows: its own limits, checked before anything is computed on its subjects."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from privacy.accounting import epsilon_spent
 from privacy.plan import PrivacyPlan
@@ -17,11 +17,13 @@ class SitePolicy:
 
     Attributes:
         max_epsilon_per_subject: cap on epsilon of any subject over everything ever released, > 0.
+        max_epsilon_per_year: cap on epsilon of any subject over any 365 days, > 0; None for none.
         min_noise_multiplier: least noise of what the coordinator sees (this site's release, or
             the sum in mode ``distributed``), in units of max_grad_norm, >= 0.
         min_subjects: fewest subjects that may stand behind a release, >= 1.
         max_rounds: most releases in one run, >= 1.
         allowed_networks: registry names that may be trained here; empty allows none.
+        allowed_features: names of the feature sets that may be learned from; empty allows none.
         approved_bundles: SHA-256 (hex) of the application bundles that may run here.
         max_delta: largest delta a guarantee may be stated at, in (0, 1).
         allow_no_privacy: lets mode ``off`` through; for simulated data only.
@@ -40,10 +42,14 @@ class SitePolicy:
     max_delta: float
     allow_no_privacy: bool = False
     require_secure_sum: bool = False
+    max_epsilon_per_year: float | None = None
+    allowed_features: tuple[str, ...] = ("behaviour",)
 
     def __post_init__(self) -> None:
+        yearly = self.max_epsilon_per_year
         rules = (
             ("max_epsilon_per_subject", "> 0", 0 < self.max_epsilon_per_subject < math.inf),
+            ("max_epsilon_per_year", "> 0 or none", yearly is None or 0 < yearly < math.inf),
             ("min_noise_multiplier", ">= 0", 0 <= self.min_noise_multiplier < math.inf),
             ("min_subjects", ">= 1", self.min_subjects >= 1),
             ("max_rounds", ">= 1", self.max_rounds >= 1),
@@ -56,6 +62,10 @@ class SitePolicy:
         ]
         if faults:
             raise PolicyError("\n".join(faults))
+
+
+RULES = ("policy", *(field.name for field in fields(SitePolicy)))
+"""Every name that :attr:`Violation.rule` can have."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +81,13 @@ class Violation:
     message: str
 
 
-def check_plan(
+def check_plan(  # noqa: PLR0913 - a plan, the limits, and what is counted against them
     plan: PrivacyPlan,
     policy: SitePolicy | None,
     *,
     subjects: int,
     network: str,
+    features: str,
     rounds: int | None = None,
 ) -> list[Violation]:
     """Every limit of the site that the plan breaks; empty means allowed.
@@ -86,18 +97,19 @@ def check_plan(
         policy: the site's limits; without any, everything is refused.
         subjects: how many subjects would take part, >= 0.
         network: registry name of the network to be trained.
+        features: name of the feature set that it learns from.
         rounds: rounds of the run; by default one a step of the plan.
 
     Returns:
-        Violations in the order of the policy's keys. ``max_epsilon_per_subject`` is compared with
-        what the whole run would spend on what the coordinator sees; what was spent before is the
-        ledger's business.
+        Violations, each limit's once. Both caps on epsilon are compared with what the whole run
+        would spend on what the coordinator sees; what was spent before is the ledger's business.
     """
     if policy is None:
         return [Violation("policy", "This site has no policy, so nothing is allowed.")]
     violations = _check_scale(
-        policy, rounds=plan.steps if rounds is None else rounds, subjects=subjects, network=network
+        policy, rounds=plan.steps if rounds is None else rounds, subjects=subjects
     )
+    violations += _check_names(policy, network=network, features=features)
     if policy.require_secure_sum and plan.mode != "distributed":
         message = f"The plan has mode {plan.mode!r}, which shows this site's release by itself."
         violations.append(Violation("require_secure_sum", message))
@@ -113,9 +125,7 @@ def check_bundle(digest: str, policy: SitePolicy | None) -> list[Violation]:
     return [Violation("approved_bundles", f"Bundle {digest} is not approved at this site.")]
 
 
-def _check_scale(
-    policy: SitePolicy, *, rounds: int, subjects: int, network: str
-) -> list[Violation]:
+def _check_scale(policy: SitePolicy, *, rounds: int, subjects: int) -> list[Violation]:
     violations = []
     if subjects < policy.min_subjects:
         # The count itself stays here: with a sharp limit it would be the only thing told.
@@ -124,9 +134,17 @@ def _check_scale(
     if rounds > policy.max_rounds:
         message = f"The plan has {rounds} steps, allowed are {policy.max_rounds}."
         violations.append(Violation("max_rounds", message))
+    return violations
+
+
+def _check_names(policy: SitePolicy, *, network: str, features: str) -> list[Violation]:
+    violations = []
     if network not in policy.allowed_networks:
         message = f"Network {network!r} is not among those allowed."
         violations.append(Violation("allowed_networks", message))
+    if features not in policy.allowed_features:
+        message = f"Feature set {features!r} is not among those allowed."
+        violations.append(Violation("allowed_features", message))
     return violations
 
 
@@ -153,10 +171,16 @@ def _check_privacy(plan: PrivacyPlan, policy: SitePolicy) -> list[Violation]:
         steps=plan.steps,
         sample_rate=plan.sample_rate,
     )
-    if epsilon > policy.max_epsilon_per_subject:
-        message = (
-            f"The plan spends epsilon {epsilon:.3g} at delta {plan.delta:g}, "
-            f"allowed is {policy.max_epsilon_per_subject:g}."
-        )
-        violations.append(Violation("max_epsilon_per_subject", message))
+    caps = {
+        "max_epsilon_per_subject": policy.max_epsilon_per_subject,
+        "max_epsilon_per_year": policy.max_epsilon_per_year,
+    }
+    for rule, cap in caps.items():
+        # Written so that an epsilon that is not a number is a violation too.
+        if cap is not None and not epsilon <= cap:
+            message = (
+                f"The plan spends epsilon {epsilon:.3g} at delta {plan.delta:g}, "
+                f"allowed is {cap:g}."
+            )
+            violations.append(Violation(rule, message))
     return violations

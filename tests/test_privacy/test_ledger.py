@@ -9,12 +9,13 @@ import stat
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privacy.accounting import calibrate_noise_multiplier, epsilon_spent
-from privacy.ledger import BudgetExceeded, LedgerError, PrivacyLedger
+from privacy.ledger import YEAR, BudgetExceeded, LedgerError, PrivacyLedger
 
 DELTA = 1e-3
 CAP = 3.0
@@ -156,6 +157,9 @@ def test_the_same_name_with_other_terms_is_refused(ledger, changes):
         ({"delta": math.nan}, "delta"),
         ({"cap_epsilon": math.inf}, "cap_epsilon"),
         ({"cap_epsilon": math.nan}, "cap_epsilon"),
+        ({"cap_epsilon_per_year": 0.0}, "cap_epsilon_per_year"),
+        ({"cap_epsilon_per_year": math.nan}, "cap_epsilon_per_year"),
+        ({"cap_epsilon_per_year": math.inf}, "cap_epsilon_per_year"),
         ({"subjects": ()}, "subjects"),
         ({"release_id": ""}, "release_id"),
     ],
@@ -207,6 +211,142 @@ def test_subsampled_releases_join_the_history_of_full_ones(ledger):
     assert sampled.epsilon_after > max(alone, epsilon_spent(NOISE, DELTA, steps=5))
     with pytest.raises(BudgetExceeded):
         reserve(ledger, "too much", steps=18)
+
+
+class Clock:
+    """A clock that shows what it is told to."""
+
+    def __init__(self):
+        self.now = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+    def __call__(self):
+        return self.now
+
+    def turn(self, **shift):
+        self.now += timedelta(**shift)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def yearly(path, clock):
+    """A ledger of which a year takes ten rounds of the twenty that the cap takes in all."""
+    key = Ed25519PrivateKey.from_private_bytes(KEY_BYTES)
+    with PrivacyLedger(path, key=key, clock=clock) as opened:
+        yield opened
+
+
+YEARLY = epsilon_spent(NOISE, DELTA, steps=10) * (1 + 1e-9)
+
+
+def reserve_in_year(ledger, release_id, **changes):
+    return reserve(ledger, release_id, cap_epsilon_per_year=YEARLY, **changes)
+
+
+def test_a_year_takes_what_its_own_cap_allows_and_the_next_year_the_rest(yearly, clock):
+    for n in range(10):
+        clock.turn(days=30)
+        reserve_in_year(yearly, f"round {n}")
+    with pytest.raises(BudgetExceeded) as caught:
+        reserve_in_year(yearly, "one more")
+    assert caught.value.rule == "max_epsilon_per_year"
+    assert caught.value.cap == YEARLY
+    assert caught.value.spent == pytest.approx(YEARLY)
+    assert "365 days" in str(caught.value)
+    assert yearly.spent(DELTA, within=YEAR) == pytest.approx(YEARLY)
+    # The window rolls: a release that is a year old makes room for one.
+    clock.turn(days=365 - 9 * 30, microseconds=1)
+    reserve_in_year(yearly, "a year after the first")
+    with pytest.raises(BudgetExceeded):
+        reserve_in_year(yearly, "and another")
+
+
+def test_the_cap_over_everything_outlasts_every_year(yearly, clock):
+    for n in range(2):
+        reserve_in_year(yearly, f"year {n}", steps=10)
+        clock.turn(days=366)
+    assert yearly.spent(DELTA, within=YEAR) == 0
+    with pytest.raises(BudgetExceeded) as caught:
+        reserve_in_year(yearly, "third year")
+    assert caught.value.rule == "max_epsilon_per_subject"
+    assert "365" not in str(caught.value)
+
+
+def test_a_refused_year_leaves_nothing_and_without_the_cap_nothing_is_refused(yearly):
+    reserve_in_year(yearly, "ten", steps=10)
+    with pytest.raises(BudgetExceeded):
+        reserve_in_year(yearly, "eleven")
+    assert len(yearly.releases()) == 1
+    reserve(yearly, "eleven")
+
+
+@pytest.mark.parametrize("back", [1, 300, 365, 366, 4000])
+def test_a_clock_set_back_gives_nothing_back(yearly, clock, back):
+    reserve_in_year(yearly, "five", steps=5)
+    clock.turn(days=-back)
+    reserve_in_year(yearly, "five more", steps=5)
+    with pytest.raises(BudgetExceeded):
+        reserve_in_year(yearly, "at the wrong time")
+    clock.turn(days=back)
+    with pytest.raises(BudgetExceeded):
+        reserve_in_year(yearly, "at the right time again")
+
+
+def test_a_release_under_a_clock_set_back_does_not_age_when_the_clock_is_right_again(yearly, clock):
+    """Its row would lie a year back, outside of the window, if it carried the wrong time."""
+    reserve_in_year(yearly, "first")
+    clock.turn(days=-364)
+    reserve_in_year(yearly, "nine", steps=9)
+    clock.turn(days=364 + 10)
+    assert yearly.spent(DELTA, within=YEAR) == pytest.approx(YEARLY)
+    times = [row.reserved_at for row in yearly.releases()]
+    assert times == sorted(times)
+
+
+def test_a_clock_that_was_ahead_for_a_while_forgets_nothing_once_it_is_right(yearly, clock):
+    reserve_in_year(yearly, "five", steps=5)
+    clock.turn(days=800)
+    reserve_in_year(yearly, "five ahead", steps=5)
+    clock.turn(days=-800)
+    with pytest.raises(BudgetExceeded):
+        reserve_in_year(yearly, "back in the present")
+
+
+def test_the_window_counts_each_subject_by_itself(yearly, clock):
+    reserve_in_year(yearly, "some", subjects=SUBJECTS[:5], steps=6)
+    clock.turn(days=200)
+    reserve_in_year(yearly, "all", steps=4)
+    clock.turn(days=200)
+    # Only the second release is younger than a year, for everybody.
+    last = reserve_in_year(yearly, "all again", steps=6)
+    assert last.epsilon_after == pytest.approx(epsilon_spent(NOISE, DELTA, steps=16))
+    with pytest.raises(BudgetExceeded):
+        reserve_in_year(yearly, "too much", subjects=SUBJECTS[10:11])
+
+
+def test_reservations_are_found_by_the_start_of_their_name(ledger):
+    for name in ("1/1/train/a", "1/10/train/b", "1/1/train/c", "10/1/train/d", "1_1/x"):
+        reserve(ledger, name)
+    assert [r.release_id[-1] for r in ledger.releases_of("1/1/train/")] == ["a", "c"]
+    assert ledger.releases_of("1%1") == []
+
+
+def test_cohorts_that_overlap_add_up_for_whoever_is_in_several(ledger):
+    """Against a sum over every subject's own releases, row by row."""
+    cohorts = [SUBJECTS[:8], SUBJECTS[4:12], SUBJECTS[:8], SUBJECTS[6:7], SUBJECTS]
+    steps = dict.fromkeys(SUBJECTS, 0)
+    for number, cohort in enumerate(cohorts):
+        reserve(ledger, f"release {number}", subjects=cohort, steps=number + 1)
+        for subject in cohort:
+            steps[subject] += number + 1
+        for subject in SUBJECTS:
+            alone = epsilon_spent(NOISE, DELTA, steps=steps[subject]) if steps[subject] else 0
+            assert ledger.spent_by(subject, DELTA) == pytest.approx(alone)
+        worst = max(steps.values())
+        assert ledger.spent(DELTA) == pytest.approx(epsilon_spent(NOISE, DELTA, steps=worst))
 
 
 def test_no_subject_id_is_on_disk(path):

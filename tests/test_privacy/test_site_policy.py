@@ -1,12 +1,13 @@
 """Each limit of a site's policy refuses on its own, by name, and tells nothing of the data."""
 
 import math
+from dataclasses import fields, replace
 
 import pytest
 
 from privacy.accounting import calibrate_noise_multiplier
 from privacy.plan import PrivacyPlan
-from privacy.policy import PolicyError, SitePolicy, check_bundle, check_plan
+from privacy.policy import RULES, PolicyError, SitePolicy, check_bundle, check_plan
 
 NOISE = calibrate_noise_multiplier(3.0, 1e-3, steps=30)
 DIGEST = "ab" * 32
@@ -38,8 +39,8 @@ def make_plan(**changes):
     return PrivacyPlan(**{**values, **changes})
 
 
-def rules(plan, policy, *, subjects=100, network="behaviour_net"):
-    found = check_plan(plan, policy, subjects=subjects, network=network)
+def rules(plan, policy, *, subjects=100, network="behaviour_net", features="behaviour"):
+    found = check_plan(plan, policy, subjects=subjects, network=network, features=features)
     return [violation.rule for violation in found]
 
 
@@ -57,7 +58,11 @@ def test_a_plan_exactly_at_every_limit_is_allowed():
         ({"max_rounds": 29}, "max_rounds"),
         ({"allowed_networks": ("gap_dam",)}, "allowed_networks"),
         ({"allowed_networks": ()}, "allowed_networks"),
+        ({"allowed_features": ("landmarks",)}, "allowed_features"),
+        ({"allowed_features": ()}, "allowed_features"),
+        ({"require_secure_sum": True}, "require_secure_sum"),
         ({"max_delta": 0.9e-3}, "max_delta"),
+        ({"max_epsilon_per_year": 2.99}, "max_epsilon_per_year"),
     ],
 )
 def test_each_limit_refuses_on_its_own(changes, rule):
@@ -96,11 +101,42 @@ def test_a_distributed_plan_is_judged_by_the_noise_of_the_sum():
 
 def test_messages_give_the_plans_value_and_never_the_sites_count():
     found = check_plan(
-        make_plan(), make_policy(min_subjects=20, max_rounds=5), subjects=17, network="x"
+        make_plan(),
+        make_policy(min_subjects=20, max_rounds=5),
+        subjects=17,
+        network="x",
+        features="y",
     )
     text = " ".join(violation.message for violation in found)
     assert "17" not in text
     assert "30 steps" in text
+
+
+def test_a_site_may_demand_that_only_sums_are_seen():
+    plan = make_plan(mode="distributed", noise_multiplier=NOISE / 3, noise_shares=9)
+    assert rules(plan, make_policy(require_secure_sum=True)) == []
+    assert "require_secure_sum" in rules(
+        make_plan(mode="off", noise_multiplier=0, target_epsilon=None),
+        make_policy(require_secure_sum=True, allow_no_privacy=True),
+    )
+
+
+def test_every_limit_is_a_rule_that_a_violation_can_name():
+    names = {field.name for field in fields(SitePolicy)}
+    assert set(RULES) == names | {"policy"}
+    everything = make_policy(
+        max_epsilon_per_subject=0.1, max_epsilon_per_year=0.1, min_noise_multiplier=99,
+        min_subjects=999, max_rounds=1, allowed_networks=(), allowed_features=(), max_delta=1e-9,
+        require_secure_sum=True,
+    )  # fmt: skip
+    named = set(rules(make_plan(), everything)) | {"approved_bundles", "allow_no_privacy"}
+    assert named == names
+
+
+def test_a_year_may_be_capped_more_tightly_than_the_whole():
+    policy = make_policy(max_epsilon_per_subject=10.0, max_epsilon_per_year=3.0)
+    assert rules(make_plan(), policy) == []
+    assert rules(make_plan(steps=31), replace(policy, max_rounds=31)) == ["max_epsilon_per_year"]
 
 
 def test_only_approved_bundles_may_run():
@@ -112,9 +148,10 @@ def test_a_policy_that_cannot_be_meant_is_refused_with_all_its_faults():
     with pytest.raises(PolicyError) as caught:
         make_policy(
             max_epsilon_per_subject=math.nan,
+            max_epsilon_per_year=math.inf,
             min_noise_multiplier=-1,
             min_subjects=0,
             max_rounds=0,
             max_delta=1.0,
         )
-    assert len(str(caught.value).splitlines()) == 5
+    assert len(str(caught.value).splitlines()) == 6

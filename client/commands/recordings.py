@@ -172,7 +172,7 @@ def inspect(
             metavar="FILE",
             help="Write one HTML page with traces over time, quality, indicators and their "
             "definitions. With more than 200 recordings it is an index, and each recording has a "
-            "page in the folder FILE_recordings beside it.",
+            "page in a folder beside it (page.html: page_recordings).",
         ),
     ] = None,
     json: Json = False,

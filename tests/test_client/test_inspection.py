@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import re
 import stat
@@ -24,7 +25,7 @@ from client.cli import app
 from client.extraction.behaviour.catalogue import CATALOGUE
 from client.extraction.behaviour.frames import frame_log
 from client.extraction.quality import QualityThresholds
-from client.inspection import inspect_site
+from client.inspection import drawing, files, inspect_site, openface, page, rejection, traces
 from client.inspection.coverage import frame_fates, pose_density
 from client.inspection.drawing import HEIGHT, WIDTH, TimeAxis, line_path, stack_paths
 from client.inspection.page import PageSource, show_number, write_page
@@ -70,6 +71,13 @@ def page_source(site: Site) -> PageSource:
     return PageSource(inspect_site(site), open_store(site), read_thresholds(site), now)
 
 
+@pytest.mark.parametrize("module", [drawing, files, openface, page, rejection, traces])
+def test_the_examples_in_the_code_hold(module):
+    found = doctest.testmod(module)
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
 # Rejections
 
 
@@ -110,6 +118,20 @@ def test_only_groups_whose_intervals_lie_apart_are_named(tmp_path):
     assert "age band 40-59" in sentence
     assert "100 %, 61 to 100 %" in sentence
     assert "0 %, 0 to 39 %" in sentence
+
+
+def test_groups_whose_intervals_overlap_are_not_named(tmp_path):
+    bad, good = faceless_track(2.5), smiling_track(seconds=2.5, smiles=())
+    rejected = {0, 6, 7, 8, 9}
+    samples = [
+        Sample(f"r{n}", bad if n in rejected else good, f"s{n}", sex="male" if n < 6 else "female")
+        for n in range(12)
+    ]
+    rates = inspect_site(make_site(tmp_path / "site", samples)).rejections
+    female, male = (one for one in rates if one.attribute == "sex")
+    assert (male.rate, female.rate) == (1 / 6, 4 / 6)
+    assert male.rate < female.low < male.high
+    assert not list(unlike_groups(rates))
 
 
 # Quality
@@ -283,8 +305,8 @@ def outline(text: str) -> Outline:
     return parser
 
 
-@pytest.fixture
-def page(site) -> str:
+@pytest.fixture(name="page")
+def written_page(site) -> str:
     path = site.folder / "page.html"
     assert write_page(page_source(site), path) is None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -387,6 +409,23 @@ def test_other_versions_and_other_limits_are_named(site):
     page = path.read_text()
     assert "different versions of mediapipe (1.1.0, 1.2.0)" in page
     assert "have changed since r1" in page
+
+
+def test_faulty_notes_do_not_keep_the_page_from_being_written(site):
+    (site.folder / "videos" / "tt.csv").write_text("start_s,end_s,speaker\n9,1,patient\n")
+    path = site.folder / "page.html"
+    now = datetime(2026, 3, 2, tzinfo=UTC)
+    rows = inspect_site(site)
+    write_page(PageSource(rows, open_store(site), QualityThresholds(), now), path)
+    assert "Subject talks" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.123456, "0.1235"), (12.0, "12"), (1234.56, "1235"), (1.234e-5, "1.23e-05"), (None, "-")],
+)
+def test_figures_are_shown_with_four_digits(value, shown):
+    assert show_number(value) == shown
 
 
 # The same numbers everywhere

@@ -14,6 +14,7 @@ from privacy.plan import PrivacyPlan
 from privacy.training import (
     ModuleFaultError,
     SubjectDPOptimizer,
+    clipped_sum,
     find_module_faults,
     gradient_norm,
     noised_gradient,
@@ -127,6 +128,13 @@ def test_the_step_equals_the_clipped_sum_worked_out_by_hand():
     module, subjects = make_module(), make_subjects()
     expected = hand_computed_sum(module, subjects)
     assert np.abs(flat(release(module, subjects)) - expected).max() <= 1e-12
+
+
+def test_the_sum_for_a_secure_sum_is_the_same_without_noise():
+    module, subjects = make_module(), make_subjects()
+    plan = make_plan(mode="distributed", noise_shares=3)
+    summed = clipped_sum(module, subjects, loss_of, plan=plan, noise=ChaChaNoise())
+    assert np.abs(flat(summed) - hand_computed_sum(module, subjects)).max() <= 1e-12
 
 
 def test_single_precision_stays_within_a_millionth():

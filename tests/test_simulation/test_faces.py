@@ -351,6 +351,9 @@ def test_a_tracker_sees_gaze_jaw_and_brows(track):
     assert correlation(UP_AND_DOWN, seen.gap(105, 159)) < -0.85
     assert correlation(UP_AND_DOWN, seen.gap(107, 336)) < -0.85
     assert correlation(-UP_AND_DOWN, track(command(brow=-UP_AND_DOWN)).shape("browInnerUp")) < -0.9
+    assert (
+        correlation(UP_AND_DOWN, track(command(inner_brow=UP_AND_DOWN)).shape("browInnerUp")) > 0.9
+    )
 
 
 @pytest.mark.needs_model

@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 from simulation.casting import command_for
 from simulation.cohort import CohortDesign, generate_site
-from simulation.commands import BehaviourCommand, draw_episodes, parse_curve, parse_times
+from simulation.commands import BehaviourCommand, draw_episodes
 from simulation.faces import fill_triangles, fit_planes, render_frames, render_video
 from simulation.movements import EYES
 from simulation.portrait import SIDE_PX, load_portrait, measure_landmarks
@@ -165,25 +165,6 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
     path = tmp_path / "nowhere" / "face.mp4"
     with pytest.raises(OSError, match=r"nowhere.*folder must exist"):
         render_video(command(), path)
-
-
-def test_knots_are_joined_by_straight_lines():
-    curve = parse_curve("1:0, 2:1", 5, 2.0)
-    np.testing.assert_allclose(curve, [0.0, 0.0, 0.0, 0.5, 1.0])
-
-
-@pytest.mark.parametrize(
-    ("text", "fault"),
-    [("1:a", "'1:a'"), ("0:0,1:nan", "knot 2 of 2"), ("1:0,0:1", "increasing"), ("", "got ''")],
-)
-def test_a_faulty_curve_is_named(text, fault):
-    with pytest.raises(ValueError, match=fault):
-        parse_curve(text, 3, 30.0)
-
-
-def test_faulty_times_are_named():
-    with pytest.raises(ValueError, match="1,x"):
-        parse_times("1,x")
 
 
 def test_faults_of_a_command_are_told_at_once():

@@ -1,10 +1,12 @@
 """``vultus-simulate render``: every option reaches what it names."""
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from simulation import faces
 from simulation.cli import app
+from simulation.commands import parse_curve, parse_times
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,22 @@ def test_an_option_of_render_reaches_its_curve_alone(tmp_path, monkeypatch, opti
     }
     assert changed == {curve}
     assert told[0].curves[curve].tolist() == [value] * 6
+
+
+def test_knots_are_joined_by_straight_lines():
+    curve = parse_curve("1:0, 2:1", 5, 2.0)
+    np.testing.assert_allclose(curve, [0.0, 0.0, 0.0, 0.5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("1:a", "'1:a'"), ("0:0,1:nan", "knot 2 of 2"), ("1:0,0:1", "increasing"), ("", "got ''")],
+)
+def test_a_faulty_curve_is_named(text, fault):
+    with pytest.raises(ValueError, match=fault):
+        parse_curve(text, 3, 30.0)
+
+
+def test_faulty_times_are_named():
+    with pytest.raises(ValueError, match="1,x"):
+        parse_times("1,x")

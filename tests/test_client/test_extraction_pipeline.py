@@ -7,13 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from client.annotations import NO_ANNOTATIONS, Annotations
 from client.extraction.face import FaceTracker
 from client.extraction.face_model import FACE_MODEL_SHA256, sha256_of_file
 from client.extraction.landmarker import _detect_directly, _detect_publicly
-from client.extraction.pipeline import Extraction, extract_recording
+from client.extraction.pipeline import (
+    Extraction,
+    UnsteadyFileError,
+    annotations_digest,
+    extract_recording,
+)
 from client.extraction.quality import QualityThresholds
 from client.extraction.track import LANDMARKS, FaceTrack
 from client.extraction.video import read_frames
+from client.frame_log import FrameOutcome
 from shared_models.features import BEHAVIOUR
 
 pytestmark = pytest.mark.needs_model
@@ -151,3 +158,55 @@ def test_thresholds_and_clips_are_the_callers(assets, face_model):
     assert extraction.features.values.shape == (1, 20, len(BEHAVIOUR.names))
     assert extraction.features.schema_digest == extraction.provenance["schema_digest"]
     assert extraction.features.schema_digest != BEHAVIOUR.digest
+
+
+def test_half_of_the_frames_give_nearly_the_same_figures(extracted, assets, face_model):
+    whole = extracted("talking_man_24fps.mp4")
+    told: list[int] = []
+    half = extract_recording(
+        assets / "videos" / "talking_man_24fps.mp4",
+        face_model,
+        analysis_hz=12.0,
+        on_frame=told.append,
+    )
+    assert (half.quality.frames, half.quality.analysed_frames) == (472, 236)
+    assert half.quality.fps == pytest.approx(12.0, abs=0.1)
+    assert half.quality.decoded_fps == whole.quality.fps
+    assert half.quality.accepted
+    assert len(half.frames) == 472
+    assert (half.frames.outcome == FrameOutcome.NOT_ANALYSED).sum() == 236
+    assert told[-1] >= 471
+    assert told == sorted(told)
+    smile = BEHAVIOUR.names.index("smile")
+    pitch = BEHAVIOUR.names.index("head_pitch")
+    both = half.features.mask & whole.features.mask
+    apart = np.abs(half.features.values - whole.features.values)
+    assert np.median(apart[..., smile][both[..., smile]]) < 0.02
+    assert np.median(apart[..., pitch][both[..., pitch]]) < 0.5
+    for name in ("smile_time_fraction", "head_pitch_deg", "corner_elevation"):
+        assert half.indicators[name].value == pytest.approx(
+            whole.indicators[name].value, rel=0.15, abs=0.02
+        )
+
+
+def test_a_file_that_grows_while_it_is_read_is_no_verdict(assets, face_model, tmp_path):
+    path = tmp_path / "copying.mkv"
+    data = (assets / "videos" / "truncated.mkv").read_bytes()
+    path.write_bytes(data)
+
+    def go_on_copying(frames: int) -> None:
+        if frames > 0 and path.stat().st_size == len(data):
+            with path.open("ab") as file:
+                file.write(b"more")
+
+    with pytest.raises(UnsteadyFileError, match=r"copying\.mkv to stay as it is"):
+        extract_recording(path, face_model, on_frame=go_on_copying)
+
+
+def test_provenance_tells_size_and_time_of_the_file_and_the_notes(extracted, assets):
+    known = extracted("nod_30fps.mkv").provenance
+    found = (assets / "videos" / "nod_30fps.mkv").stat()
+    assert (known["file_bytes"], known["file_mtime_ns"]) == (found.st_size, found.st_mtime_ns)
+    assert known["annotations_digest"] == annotations_digest(NO_ANNOTATIONS)
+    assert known["annotations_digest"] != annotations_digest(Annotations(pupil_mm=3.0))
+    assert known["codec"] == "h264"

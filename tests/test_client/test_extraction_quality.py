@@ -125,3 +125,14 @@ def test_the_latest_count_is_held_and_never_below_the_tracked_face():
     assert hold_latest_count([0, 2], [1, 2], detected).tolist() == [1, 1, 2, 0, 2, 2]
     assert hold_latest_count([0], [0], detected).tolist() == [1, 1, 1, 0, 1, 1]
     assert hold_latest_count([], [], detected).tolist() == [1, 1, 1, 0, 1, 1]
+
+
+def test_the_rate_of_the_camera_is_judged_and_not_that_of_the_analysis():
+    decoded = np.arange(300) / 30.0
+    quality = judge_quality(make_track(decoded[::6]), HEADER, decoded_s=decoded)
+    assert quality.accepted
+    assert (quality.frames, quality.analysed_frames) == (300, 50)
+    assert (quality.fps, quality.decoded_fps) == pytest.approx((5.0, 30.0))
+    assert quality.decoded_fraction == 1.0
+    slow = judge_quality(make_track(decoded[::6]), HEADER, decoded_s=decoded[::6])
+    assert "low_frame_rate" in [reason.code for reason in slow.rejected_for]

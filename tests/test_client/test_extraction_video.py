@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from client.extraction import video
+from client.extraction.container import refuse_huge
 from client.extraction.inspector import light_and_sharpness
 from client.extraction.video import Sampler, VideoError, VideoReader, probe_video, read_frames
 
@@ -209,3 +210,9 @@ def test_a_variable_frame_rate_keeps_its_real_times(assets):
     intervals = np.diff(times)
     assert intervals.max() > 1.2 * intervals.min()
     assert len(intervals) / (times[-1] - times[0]) == pytest.approx(26.4, abs=0.1)
+
+
+def test_a_picture_larger_than_any_cameras_is_refused():
+    with pytest.raises(VideoError, match="at most 8192 x 8192 pixels, got 16384 x 8192"):
+        refuse_huge(16_384, 8_192)
+    refuse_huge(7_680, 4_320)

@@ -21,6 +21,7 @@ from server.bundle import RUN_FOLDER
 from server.history import RunReport, SitePrivacy
 from server.progress import Progress, write_progress
 from server.report import write_report
+from server.signing import open_signing_key
 from server.strategy import ConsortiumStrategy, QuorumError
 from shared_models.consortium import Consortium, load_consortium
 from shared_models.networks import make_network
@@ -45,6 +46,7 @@ def conduct_run(grid: Grid, folder: Path, *, run_id: str) -> RunReport:
         run_id: Name of the run.
 
     Raises:
+        SigningKeyError: If the coordinator's key is not the one that the study names.
         QuorumError: If too few sites took part; the report tells what happened until then.
     """
     consortium = load_consortium(folder / "consortium.toml")
@@ -52,7 +54,10 @@ def conduct_run(grid: Grid, folder: Path, *, run_id: str) -> RunReport:
     schema = config.features.schema
     network = make_network(config.network.name, config.network.size, features=len(schema.features))
     freeze_trunk(network, trainable=config.network.trainable)
-    strategy = ConsortiumStrategy(consortium, network=network, run_id=run_id, folder=folder)
+    key = open_signing_key(folder.parent, consortium)
+    strategy = ConsortiumStrategy(
+        consortium, network=network, run_id=run_id, folder=folder, key=key
+    )
     started = time.monotonic()
     failure: QuorumError | None = None
     try:
@@ -123,7 +128,10 @@ def _epsilons(strategy: ConsortiumStrategy, plan: PrivacyPlan) -> tuple[float | 
         return epsilon_of_sums(plan.noise_multiplier, plan.delta, counts), alone
     tolerated = strategy.config.privacy.tolerated_dropouts
     return epsilons_of_secure_sums(
-        plan.released_noise_multiplier, plan.delta, strategy.sums["train"], tolerated=tolerated
+        plan.released_noise_multiplier,
+        plan.delta,
+        strategy.sums.sizes["train"],
+        tolerated=tolerated,
     )
 
 

@@ -17,6 +17,7 @@ from privacy.vault import write_atomic
 from server.bundle import RUN_FOLDER
 from server.control import Engine, NotRunningError, RunState
 from server.progress import Progress, read_progress
+from server.signing import open_signing_key
 from server.workspace import CONSORTIUM_FILE, Workspace
 from shared_models.console import CommandError, InputError
 
@@ -65,12 +66,14 @@ def start_run(workspace: Workspace, engine: Engine) -> Run:
 
     Raises:
         InputError: If the study has no sites.
+        SigningKeyError: If the coordinator's key is not the one that the study names.
         CommandError: If another run is under way: sites would wait for each other.
         NotRunningError: If the engine does not answer.
     """
     if not workspace.consortium.config.sites:
         msg = "Expected sites in consortium.toml, got none: add them with add-site."
         raise InputError(msg)
+    open_signing_key(workspace.runs, workspace.consortium)
     current = latest_run(workspace)
     if current and not engine.run_state(current.run_id).is_over:
         msg = f"Expected no run under way, got {current.name}: wait for it, or stop its command."

@@ -6,44 +6,40 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from privacy.plan import PrivacyPlan
-from privacy.secure_sum import FloatArray, add_masked
-from server.admission import Admission, nodes_of
+from server.admission import Admission
 from server.aggregation import ServerOptimizer, average_updates
 from server.anchors import ANCHORS_FILE, AnchorStore
 from server.exchange import Exchange
 from server.history import EvaluationReport, RoundReport, evaluation_report
+from server.model_requests import ModelRequests, Question
 from server.progress import Progress, write_progress
+from server.secure_sums import SecureSum, SecureSums, SumsUsedUpError
+from server.signing import model_file, publish_model
 from shared_models.consortium import TALLY_SENSITIVITY, Consortium
-from shared_models.masking import smallest_cohort, sum_terms
+from shared_models.masking import smallest_cohort
 from shared_models.messages import (
-    CohortMember,
-    MaskedReply,
-    ModelRequest,
     ModelUpdate,
     TallyReply,
-    decode_masked,
     decode_tallies,
     decode_update,
-    encode_model_request,
 )
 from shared_models.networks import BehaviourNet
+from shared_models.signed_models import Kind
 from shared_models.tallies import GroupTally
 from shared_models.weights import (
     State,
     check_weights,
     digest_weights,
-    save_weights,
     state_to_arrays,
     trainable_state,
     unflatten_state,
@@ -54,33 +50,13 @@ PATIENCE_S = 30.0
 
 logger = logging.getLogger("vultus.coordinator")
 
-_CHARGED_AS = {"train": "training", "evaluate": "tallies"}
-
-
-def model_file(folder: Path, server_round: int) -> Path:
-    """Where the global model of a round is kept."""
-    return folder / f"model-{server_round:04d}.safetensors"
+_CHARGED_AS: dict[Kind, str] = {"train": "training", "evaluate": "tallies"}
 
 
 class QuorumError(RuntimeError):
     """Too few sites answered; names those that are missing or refused."""
 
     exit_code = 1
-
-
-@dataclass(frozen=True)
-class SecureSum:
-    """What a secure sum gave.
-
-    Attributes:
-        values: ``[D]`` the noised sum.
-        sites: Sites in it.
-        noise_stddev: Standard deviation of the noise in each entry.
-    """
-
-    values: FloatArray
-    sites: tuple[str, ...]
-    noise_stddev: float
 
 
 class ConsortiumStrategy(Strategy):
@@ -90,17 +66,24 @@ class ConsortiumStrategy(Strategy):
         consortium: The study.
         network: The initial network; its trainable parameters are what travels.
         run_id: Name of the run, bound into every proof and ledger entry.
-        folder: Where progress is written.
+        folder: Where progress and models are written.
+        key: Signs every model that sites are asked to follow, and those that are published.
 
     Attributes:
         rounds: What happened in each training round.
         evaluations: Tallies of each evaluation, summed over sites.
         epsilon_by_site: What the sites' ledgers reported last: training and held-out subjects.
-        sums: Number of sites in each secure sum that was asked for, by its purpose.
+        sums: The secure sums that were asked for.
     """
 
     def __init__(
-        self, consortium: Consortium, *, network: BehaviourNet, run_id: str, folder: Path
+        self,
+        consortium: Consortium,
+        *,
+        network: BehaviourNet,
+        run_id: str,
+        folder: Path,
+        key: EllipticCurvePrivateKey,
     ) -> None:
         self.consortium = consortium
         self.config = consortium.config
@@ -110,8 +93,9 @@ class ConsortiumStrategy(Strategy):
         self.rounds: list[RoundReport] = []
         self.evaluations: list[EvaluationReport] = []
         self.epsilon_by_site: dict[str, dict[str, float]] = {}
-        self.sums: dict[str, list[int]] = {"train": [], "evaluate": []}
+        self.sums = SecureSums(self.config, self._charge)
         self._frozen = network.state_dict()
+        self._key = key
         training = self.config.training
         self.optimizer = ServerOptimizer(
             trainable_state(network),
@@ -123,6 +107,7 @@ class ConsortiumStrategy(Strategy):
         self._tally_plan = self.config.tally_plan()
         self._exchange = Exchange({}, "", {})
         self._anchors = AnchorStore(folder.parent / ANCHORS_FILE)
+        self._requests = ModelRequests(consortium, run_id, self._frozen, key, self._anchors)
         self._grid: Grid | None = None
 
     def model_state(self) -> State:
@@ -148,7 +133,7 @@ class ConsortiumStrategy(Strategy):
             self.admission.refresh(grid, timeout_s=timeout_s)
         self._require_quorum(server_round, len(self.admission.sites))
         self._note(server_round, "training", tuple(self.admission.sites.values()))
-        return self._ask("train", server_round)
+        return self._ask(self._question("train", server_round))
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -164,7 +149,7 @@ class ConsortiumStrategy(Strategy):
         finally:
             self._anchors.keep(self._exchange.anchors)
         self.optimizer.step(gradient)
-        save_weights(model_file(self.folder, server_round), self.model_state())
+        publish_model(model_file(self.folder, server_round), self.model_state(), self._key)
         norm = math.sqrt(sum(float((part.double() ** 2).sum()) for part in gradient.values()))
         self.rounds.append(self._report_round(server_round, sites, norm))
         return state_to_arrays(self.optimizer.weights), MetricRecord({"update_norm": norm})
@@ -177,7 +162,7 @@ class ConsortiumStrategy(Strategy):
         if not self.config.training.evaluates_after(server_round):
             return []
         self._note(server_round, "evaluating", tuple(self.admission.sites.values()))
-        return self._ask("evaluate", server_round)
+        return self._ask(self._question("evaluate", server_round))
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
@@ -217,7 +202,7 @@ class ConsortiumStrategy(Strategy):
         for message in replies:
             if update := self._exchange.accept(message, self._read_update):
                 updates[update.site_id] = update
-                self._charge(update.site_id, "training", update.epsilon_spent)
+                self._charge(update.site_id, "train", update.epsilon_spent)
         self._require_quorum(server_round, len(updates))
         sites = tuple(sorted(updates))
         gradient = average_updates(
@@ -239,7 +224,7 @@ class ConsortiumStrategy(Strategy):
         for message in replies:
             if answer := self._exchange.accept(message, self._read_tallies(server_round)):
                 answers[answer.site_id] = answer
-                self._charge(answer.site_id, "tallies", answer.epsilon_spent)
+                self._charge(answer.site_id, "evaluate", answer.epsilon_spent)
         self._require_quorum(server_round, len(answers))
         return [
             tally
@@ -258,86 +243,49 @@ class ConsortiumStrategy(Strategy):
             )
         ]
 
-    def _sum_securely(self, kind: str, server_round: int, replies: Iterable[Message]) -> SecureSum:
+    def _sum_securely(self, kind: Kind, server_round: int, replies: Iterable[Message]) -> SecureSum:
         """The sum over a cohort of which every site answered, tried anew without those lost.
 
         Raises:
             QuorumError: If the cohort became too small, or the sums paid for are used up.
         """
-        weights, plan = self._subject_of(kind)
-        size = sum(part.numel() for part in weights.values())
+        question = self._question(kind, server_round)
+        size = sum(part.numel() for part in question.weights.values())
         if kind == "evaluate":
             size = math.prod(self._tally_shape(server_round))
-        attempt = 1
-        while True:
-            cohort = tuple(sorted(self._exchange.asked.values()))
-            read = partial(self._read_masked, size=size, attempt=attempt)
-            rows = {a.site_id: a for m in replies if (a := self._exchange.accept(m, read))}
-            self.sums[kind].append(len(cohort))
-            for site, answer in rows.items():
-                self._charge(site, _CHARGED_AS[kind], answer.epsilon_spent)
-            if len(rows) == len(cohort):
-                terms = sum_terms(self.config, cohort, plan=plan, size=size)
-                total = add_masked(rows[site].masked for site in cohort)
-                return SecureSum(terms.form.decode(total), cohort, terms.total_stddev)
-            if attempt > self.config.privacy.retries:
-                self._require_quorum(server_round, 0)
-            attempt += 1
+
+        def ask_again(sites: set[str], attempt: int) -> tuple[Exchange, Iterable[Message]]:
             self._anchors.keep(self._exchange.anchors)
-            messages = self._ask(kind, server_round, sites=set(rows), attempt=attempt)
+            messages = self._ask(replace(question, attempt=attempt), sites=sites)
             assert self._grid is not None  # noqa: S101 - a round is configured before its replies
-            replies = self._grid.send_and_receive(
-                messages, timeout=self.config.training.round_timeout_s
-            )
+            timeout_s = self.config.training.round_timeout_s
+            return self._exchange, self._grid.send_and_receive(messages, timeout=timeout_s)
 
-    def _subject_of(self, kind: str) -> tuple[State, PrivacyPlan]:
-        """Which weights a request is about, and the plan of what comes back."""
+        try:
+            return self.sums.gather(
+                kind, self._exchange, replies, plan=question.plan, size=size, ask_again=ask_again
+            )
+        except SumsUsedUpError:
+            self._refuse_round(server_round, self.config.training.quorum, 0)
+
+    def _question(self, kind: Kind, server_round: int) -> Question:
+        """What the sites are asked in a round: weights, and the plan of what comes back."""
         if kind == "train":
-            return self.optimizer.weights, self._training_plan
-        return self.optimizer.average, self._tally_plan
+            return Question(kind, server_round, self.optimizer.weights, self._training_plan)
+        return Question(kind, server_round, self.optimizer.average, self._tally_plan)
 
-    def _ask(
-        self,
-        kind: str,
-        server_round: int,
-        *,
-        sites: set[str] | None = None,
-        attempt: int = 1,
-    ) -> list[Message]:
+    def _ask(self, question: Question, *, sites: set[str] | None = None) -> list[Message]:
         """The requests of an exchange; of all admitted sites unless some are named."""
-        weights, plan = self._subject_of(kind)
         asked = {n: s for n, s in self.admission.sites.items() if sites is None or s in sites}
-        members: tuple[CohortMember, ...] = ()
-        if plan.mode == "distributed":
-            self._require_cohort(server_round, len(asked))
-            members = tuple(self.admission.members[site] for site in sorted(asked.values()))
-        request = ModelRequest(
-            run_id=self.run_id,
-            server_round=server_round,
-            weights=weights,
-            base_digest=digest_weights({**self._frozen, **weights}),
-            consortium_digest=self.consortium.digest,
-            plan=plan,
-            cohort=members,
-            attempt=attempt,
-        )
-        before = self._exchange if attempt > 1 else Exchange({}, "", {})
-        self._exchange = Exchange(
+        if self._is_distributed:
+            self._require_cohort(question.server_round, len(asked))
+        self._exchange, messages = self._requests.make(
+            question,
             asked,
-            request.base_digest,
-            {entry.id: entry.public_key for entry in self.config.sites},
-            refusals=before.refusals,
-            lost=set(before.missing),
+            members=self.admission.members,
+            earlier=self._exchange if question.attempt > 1 else None,
         )
-        return [
-            Message(
-                encode_model_request(replace(request, anchor=self._anchors.latest(site))),
-                node,
-                kind,
-                group_id=str(server_round),
-            )
-            for node, site in nodes_of(asked)
-        ]
+        return messages
 
     def _read_update(self, message: Message) -> ModelUpdate:
         update = decode_update(message.content)
@@ -351,9 +299,6 @@ class ConsortiumStrategy(Strategy):
     def _read_tallies(self, server_round: int) -> Callable[[Message], TallyReply]:
         shape = self._tally_shape(server_round)
         return lambda message: decode_tallies(message.content, shape=shape)
-
-    def _read_masked(self, message: Message, *, size: int, attempt: int) -> MaskedReply:
-        return decode_masked(message.content, size=size, attempt=attempt)
 
     def _tallies_of(self, answer: TallyReply, server_round: int) -> list[GroupTally]:
         stddev = self._tally_plan.noise_multiplier * TALLY_SENSITIVITY
@@ -374,8 +319,8 @@ class ConsortiumStrategy(Strategy):
             cells += [("site", entry.id) for entry in self.config.sites]
         return cells
 
-    def _charge(self, site: str, purpose: str, epsilon: float) -> None:
-        self.epsilon_by_site.setdefault(site, {})[purpose] = epsilon
+    def _charge(self, site: str, kind: Kind, epsilon: float) -> None:
+        self.epsilon_by_site.setdefault(site, {})[_CHARGED_AS[kind]] = epsilon
 
     def _weight(self, site_id: str) -> int:
         entry = self.config.site(site_id)

@@ -6,9 +6,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, cast
 
 import tomlkit
+from tomlkit import TOMLDocument
 from tomlkit.items import AoT, Table
 
-from shared_models.consortium import ConsortiumConfig
+from shared_models.consortium import ConsortiumConfig, CoordinatorConfig
 from shared_models.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ COMMENTS: dict[str, str] = {
     "fairness.min_cell": "groups with fewer subjects are not reported",
     "fairness.bins": "bins of the score histograms",
     "fairness.holdout_fraction": "share of each site's subjects that never train",
+    "coordinator": "Whose models the sites follow: every one is signed by this key.",
 }
 
 
@@ -68,14 +70,20 @@ def render_study(config: ConsortiumConfig) -> str:
     for line in HEADER:
         document.add(tomlkit.comment(line))
     for section in fields(ConsortiumConfig):
-        if section.name != "sites":
-            document.add(tomlkit.nl())
-            document.add(tomlkit.comment(COMMENTS[section.name]))
-            document.add(section.name, _table(section.name, getattr(config, section.name)))
+        values = getattr(config, section.name)
+        if section.name != "sites" and values is not None:
+            _add_section(document, section.name, values)
     text = tomlkit.dumps(document)
     for site in config.sites:
         text = with_site(text, site.id, weight=site.weight, public_key=site.public_key)
     return text
+
+
+def with_coordinator(text: str, *, public_key: str) -> str:
+    """The study file with the key that signs its models; comments and order stay."""
+    document = tomlkit.parse(text)
+    _add_section(document, "coordinator", CoordinatorConfig(public_key))
+    return tomlkit.dumps(document)
 
 
 def with_site(text: str, site_id: str, *, weight: int, public_key: str) -> str:
@@ -89,6 +97,12 @@ def with_site(text: str, site_id: str, *, weight: int, public_key: str) -> str:
     entry.add(tomlkit.nl())
     cast(AoT, document["sites"]).append(entry)
     return tomlkit.dumps(document)
+
+
+def _add_section(document: TOMLDocument, name: str, values: DataclassInstance) -> None:
+    document.add(tomlkit.nl())
+    document.add(tomlkit.comment(COMMENTS[name]))
+    document.add(name, _table(name, values))
 
 
 def _table(name: str, section: DataclassInstance) -> Table:

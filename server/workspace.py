@@ -6,7 +6,8 @@
 ``pki/``              certificate authority and the coordinator's certificate
 ``bundle/``           the code-free bundle whose hash sites approve
 ``kits/ID/``          what site ID receives
-``runs/NAME/``        one folder a run: its study file, progress, checkpoints, report
+``runs/NAME/``        one folder a run: its study file, progress, signed models, report
+``runs/keys/``        the key that signs every model; it never leaves the machine, mode 0600
 ``engine/``           database, shared secret and settings of the engine
 ``logs/``             what the engine's programs say
 ==================  ==============================================================
@@ -28,6 +29,8 @@ from pydantic import dataclasses as pydantic
 from privacy.vault import write_atomic
 from server.bundle import Bundle, build_bundle, load_bundle
 from server.pki import CertificateAuthority
+from server.signing import ready_signing_key
+from server.study_file import with_coordinator
 from shared_models.console import InputError
 from shared_models.consortium import Consortium, load_consortium
 from shared_models.toml import STRICT, load_toml
@@ -158,11 +161,11 @@ def open_workspace(folder: Path) -> Workspace:
 def create_workspace(
     folder: Path, *, consortium_toml: str, name: str, hosts: Sequence[str], port: int
 ) -> Workspace:
-    """A new coordinator folder with authority, certificate, bundle and secret.
+    """A new coordinator folder with authority, certificate, signing key, bundle and secret.
 
     Args:
         folder: Made with mode 0700 if it is missing.
-        consortium_toml: The study file, without sites yet.
+        consortium_toml: The study file, without sites and coordinator's key yet.
         name: Name of the consortium, for its certificates.
         hosts: Names and addresses by which sites reach the coordinator, the main one first.
         port: Port that is listened on.
@@ -181,8 +184,9 @@ def create_workspace(
     authority = CertificateAuthority.create(folder / "pki", name=name)
     authority.issue_server([*hosts, "localhost", LOOPBACK])
     build_bundle(folder / "bundle")
+    study = with_coordinator(consortium_toml, public_key=ready_signing_key(folder / "runs"))
     write_atomic(folder / "engine" / "secret", secrets.token_hex(32).encode())
-    write_atomic(folder / CONSORTIUM_FILE, consortium_toml.encode(), mode=0o644)
+    write_atomic(folder / CONSORTIUM_FILE, study.encode(), mode=0o644)
     listen = LOOPBACK if all(map(_is_loopback, hosts)) else EVERYWHERE
     host = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
     settings = SETTINGS.format(

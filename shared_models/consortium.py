@@ -22,7 +22,7 @@ from privacy.keys import KeyFileError, load_public_line
 from privacy.plan import PrivacyPlan
 from shared_models.features import SCHEMAS, FeatureSchema
 from shared_models.tallies import ERROR_WEIGHT
-from shared_models.toml import STRICT, load_toml
+from shared_models.toml import STRICT, ConfigError, load_toml
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Sex = Literal["female", "male", "other"]
@@ -212,6 +212,21 @@ class FairnessConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
+class CoordinatorConfig:
+    """``[coordinator]``: the key that signs every global model; sites follow no other."""
+
+    public_key: str
+
+    def __post_init__(self) -> None:
+        """Refuse a key that nobody could sign with.
+
+        Raises:
+            ValueError: If it is not the OpenSSH line of a P-384 key.
+        """
+        _check_key(self.public_key, "the line that 'vultus-coordinator init' wrote")
+
+
+@dataclass(frozen=True, config=STRICT)
 class SiteEntry:
     """``[[sites]]``: a site of the consortium, its fixed weight and its public identity key.
 
@@ -229,16 +244,20 @@ class SiteEntry:
         Raises:
             ValueError: If it is not the OpenSSH line of a P-384 key.
         """
-        try:
-            load_public_line(self.public_key)
-        except KeyFileError as error:
-            msg = f"Expected the line of the site's file identity.pub, got {self.public_key!r}"
-            raise ValueError(msg) from error
+        _check_key(self.public_key, "the line of the site's file identity.pub")
+
+
+def _check_key(line: str, expected: str) -> None:
+    try:
+        load_public_line(line)
+    except KeyFileError as error:
+        msg = f"Expected {expected}, got {line!r}"
+        raise ValueError(msg) from error
 
 
 @dataclass(frozen=True, config=STRICT)
 class ConsortiumConfig:
-    """All of ``consortium.toml``."""
+    """All of ``consortium.toml``; a study can be planned before it has a coordinator's key."""
 
     study: StudyConfig
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
@@ -246,6 +265,7 @@ class ConsortiumConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
+    coordinator: CoordinatorConfig | None = None
     sites: tuple[SiteEntry, ...] = ()
 
     def __post_init__(self) -> None:
@@ -350,12 +370,25 @@ class Consortium:
     config: ConsortiumConfig
     digest: str
 
+    @property
+    def coordinator_key(self) -> str | None:
+        """OpenSSH line of the key that signs the study's models; None before there is one."""
+        return self.config.coordinator.public_key if self.config.coordinator else None
+
 
 def load_consortium(path: Path) -> Consortium:
     """The consortium that a file describes.
 
     Raises:
-        ConfigError: With every fault, by key and file.
+        ConfigError: With every fault, by key and file; also if it names no coordinator's key, for
+            a site could then follow anybody's model.
     """
     config = load_toml(path, ConsortiumConfig)
+    if config.coordinator is None:
+        msg = (
+            f"Missing key coordinator.public_key ({path.name}): sites follow signed models only. "
+            "The coordinator's command 'vultus-coordinator init' makes the key and writes it into "
+            "the study file; ask the coordinator for a file that has it."
+        )
+        raise ConfigError([msg])
     return Consortium(config, hashlib.sha256(path.read_bytes()).hexdigest())

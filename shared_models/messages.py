@@ -32,6 +32,7 @@ class RefusalCode(StrEnum):
 
     WRONG_CONSORTIUM = "wrong_consortium"
     WRONG_MESSAGE = "wrong_message"
+    WRONG_SIGNATURE = "wrong_signature"
     WRONG_WEIGHTS = "wrong_weights"
     WRONG_PLAN = "wrong_plan"
     POLICY = "policy"
@@ -140,6 +141,8 @@ class ModelRequest:
         cohort: Sites that are summed, in order of id; empty unless the plan is ``distributed``.
         attempt: 1, or more where an earlier cohort of this round lost a site.
         anchor: The latest that the coordinator has of this site.
+        signature: By the coordinator, over :func:`shared_models.signed_models.model_statement`;
+            empty where nobody signed.
     """
 
     run_id: str
@@ -151,6 +154,7 @@ class ModelRequest:
     cohort: tuple[CohortMember, ...] = ()
     attempt: int = 1
     anchor: Anchor | None = None
+    signature: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -253,6 +257,7 @@ def encode_model_request(request: ModelRequest) -> RecordDict:
             "base_digest": request.base_digest,
             "consortium_digest": request.consortium_digest,
             "attempt": request.attempt,
+            "signature": request.signature,
         }
     )
     cohort = ConfigRecord(
@@ -322,6 +327,7 @@ def decode_model_request(content: RecordDict) -> ModelRequest:
         cohort=_cohort(_config(content, "cohort")),
         attempt=_field(header, "attempt", int),
         anchor=decode_anchor(content),
+        signature=_field({"signature": b"", **header}, "signature", bytes),
     )
 
 

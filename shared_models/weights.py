@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
@@ -158,6 +159,19 @@ def load_weights(path: Path, like: Mapping[str, Tensor]) -> State:
     Raises:
         WeightsError: If the form differs.
     """
-    state = load_file(path)
+    return read_weights(path.read_bytes(), like)
+
+
+def read_weights(content: bytes, like: Mapping[str, Tensor]) -> State:
+    """The state that the bytes of a safetensors file hold, of exactly the expected form.
+
+    Raises:
+        WeightsError: If it is no such file, or the form differs.
+    """
+    try:
+        state: State = load(content)
+    except SafetensorError as error:
+        msg = f"Expected a safetensors file, got {error}"
+        raise WeightsError(msg) from error
     check_weights(state, like)
     return state

@@ -12,8 +12,9 @@ from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from client.store import FeatureStore, StoredRecording
 from privacy.keys import public_line
 from privacy.vault import Vault
+from server.signing import ready_signing_key
 from server.study_file import render_study
-from shared_models.consortium import ConsortiumConfig, SiteEntry
+from shared_models.consortium import ConsortiumConfig, CoordinatorConfig, SiteEntry
 from shared_models.features import BEHAVIOUR
 from simulation.cohort import SimulatedRecording, SiteCohort
 
@@ -27,7 +28,7 @@ def found_consortium(
     """Set up every site and the study file that lists them all.
 
     Args:
-        folder: Gets ``consortium.toml`` and ``sites/ID/``.
+        folder: Gets ``consortium.toml``, ``sites/ID/`` and the coordinator's key in ``keys/``.
         config: The study without sites.
         site_ids: Names of the sites.
         weight: Subjects that each site is counted with.
@@ -37,6 +38,7 @@ def found_consortium(
         The sites, opened.
     """
     study_file = folder / CONSORTIUM_FILE
+    config = replace(config, coordinator=CoordinatorConfig(ready_signing_key(folder)))
     study_file.write_text(render_study(config), encoding="utf-8")
     entries = []
     for site_id in site_ids:

@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from client.learning.learner import Learner, open_learner
 from server.history import GroupTruth, RunReport, Truth
-from server.strategy import model_file
+from server.signing import model_file
+from shared_models.signed_models import load_signed_weights
 from shared_models.tallies import SubjectScores
-from shared_models.weights import load_weights
 
 NOTE = "Exact figures on the held-out subjects of all sites; no coordinator could see them."
 
@@ -41,9 +41,12 @@ def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path])
 
 def _score(learner: Learner, run_folder: Path, server_round: int) -> SubjectScores:
     network = learner.network
-    network.load_state_dict(
-        load_weights(model_file(run_folder, server_round), network.state_dict())
+    state = load_signed_weights(
+        model_file(run_folder, server_round),
+        network.state_dict(),
+        public_key=learner.site.consortium.coordinator_key,
     )
+    network.load_state_dict(state)
     return learner.score_held_out()
 
 

@@ -7,6 +7,7 @@ membership, the coordinator's signature, the site's own records, the plan, the c
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from client.learning.anchoring import AnchorError, check_anchor
@@ -18,13 +19,20 @@ from privacy.policy import check_plan
 from privacy.secure_sum import SecureSumError, exchange_key
 from shared_models.consortium import SiteEntry
 from shared_models.messages import ModelRequest, RefusalCode
+from shared_models.signed_models import Kind, is_signed
 
 
 class RefusedError(Exception):
-    """The site says no; the code and sentence may be told to the coordinator."""
+    """The site says no; code and rules may be told to the coordinator, the sentence stays here.
 
-    def __init__(self, code: RefusalCode, message: str) -> None:
+    Attributes:
+        code: Why, from the catalogue.
+        rules: Names of the site's limits that stand against it.
+    """
+
+    def __init__(self, code: RefusalCode, message: str, *, rules: Sequence[str] = ()) -> None:
         self.code = code
+        self.rules = tuple(rules)
         super().__init__(message)
 
 
@@ -41,14 +49,21 @@ def require_member(site: Site) -> SiteEntry:
     return entry
 
 
-def check_request(
-    request: ModelRequest, site: Site, *, plan: PrivacyPlan, ledger: PrivacyLedger, subjects: int
+def check_request(  # noqa: PLR0913 - a request, and all that it is held against
+    request: ModelRequest,
+    site: Site,
+    *,
+    kind: Kind,
+    plan: PrivacyPlan,
+    ledger: PrivacyLedger,
+    subjects: int,
 ) -> None:
     """Refuse a request that is not the agreed study's, or that the site does not permit.
 
     Args:
         request: As it came.
         site: The site with its pinned study and its policy.
+        kind: What the request was delivered as.
         plan: What follows from the study for this kind of request.
         ledger: The site's record of privacy spent.
         subjects: How many labelled subjects the site has.
@@ -58,6 +73,7 @@ def check_request(
     """
     _check_study(request, site)
     require_member(site)
+    _check_signature(request, site, kind)
     try:
         check_anchor(request.anchor, site, ledger)
     except AnchorError as error:
@@ -76,6 +92,15 @@ def _check_study(request: ModelRequest, site: Site) -> None:
             f"the coordinator runs {request.consortium_digest[:12]}"
         )
         raise RefusedError(RefusalCode.WRONG_CONSORTIUM, msg)
+
+
+def _check_signature(request: ModelRequest, site: Site, kind: Kind) -> None:
+    if not is_signed(request, site.consortium.coordinator_key, kind=kind):
+        msg = (
+            f"The model to {kind} in round {request.server_round} is not signed for it by the "
+            "coordinator's key in the agreed study"
+        )
+        raise RefusedError(RefusalCode.WRONG_SIGNATURE, msg)
 
 
 def _check_terms(request: ModelRequest, site: Site, plan: PrivacyPlan) -> None:
@@ -103,11 +128,12 @@ def _check_policy(site: Site, plan: PrivacyPlan, *, subjects: int) -> None:
         site.policy,
         subjects=subjects,
         network=config.network.name,
+        features=config.features.set,
         rounds=config.training.rounds,
     )
     if violations:
         message = "; ".join(f"{v.rule}: {v.message}" for v in violations)
-        raise RefusedError(RefusalCode.POLICY, message)
+        raise RefusedError(RefusalCode.POLICY, message, rules=[v.rule for v in violations])
 
 
 def _is_same_plan(asked: PrivacyPlan, own: PrivacyPlan) -> bool:

@@ -7,7 +7,7 @@ policy, the weights, the budget. Only then is data touched.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -18,8 +18,8 @@ from torch import Tensor
 
 from client.exclusion import Exclusion, ExclusionList, open_exclusions
 from client.learning.admission import RefusedError, check_request, require_member
-from client.learning.charging import charge_release
-from client.learning.dataset import SubjectClips, SubjectDataset, build_dataset
+from client.learning.charging import Charges
+from client.learning.dataset import SubjectDataset, build_dataset
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
 from client.learning.secure_sums import mask_vector
 from client.learning.training import (
@@ -54,6 +54,7 @@ from shared_models.messages import (
     hello_statement,
 )
 from shared_models.networks import BehaviourNet, make_network
+from shared_models.signed_models import Kind
 from shared_models.tallies import SubjectScores
 from shared_models.weights import (
     WeightsError,
@@ -110,6 +111,10 @@ class Learner:
         return PrivacyLedger(self.site.paths.ledger, key=self.site.ledger_key)
 
     @cached_property
+    def _charges(self) -> Charges:
+        return Charges(self.site, self.ledger)
+
+    @cached_property
     def head_items(self) -> list[SubjectItem]:
         """Embeddings of the training subjects, for a study that trains the head alone."""
         return self._make_items(head_only=True)
@@ -154,8 +159,8 @@ class Learner:
         plan = self.config.training_plan()
         with self._without_forgotten():
             subjects = self.dataset.training
-            self._admit(request, plan)
-            epsilon = self._charge(request, plan, subjects, steps=1, purpose="train")
+            self._admit(request, plan, kind="train")
+            epsilon = self._charges.charge(request, plan, subjects, steps=1, purpose="train")
         items = self.head_items if self._head_only else self._make_items(head_only=False)
         if plan.mode == "distributed":
             summed = clipped_sum(
@@ -181,12 +186,14 @@ class Learner:
         plan = self.config.tally_plan()
         with self._without_forgotten():
             subjects = self.dataset.held_out
-            self._admit(request, plan)
+            self._admit(request, plan, kind="evaluate")
             tables = len(self.config.tally_attributes(request.server_round))
             if not tables:
                 msg = f"The study declares no evaluation after round {request.server_round}"
                 raise RefusedError(RefusalCode.WRONG_PLAN, msg)
-            epsilon = self._charge(request, plan, subjects, steps=tables, purpose="evaluate")
+            epsilon = self._charges.charge(
+                request, plan, subjects, steps=tables, purpose="evaluate"
+            )
         exact = tally_table(self.score_held_out(), self.config, server_round=request.server_round)
         if plan.mode == "distributed":
             return self._mask(request, exact.ravel(), plan, epsilon, purpose="evaluate")
@@ -252,11 +259,14 @@ class Learner:
             head_only=head_only,
         )
 
-    def _admit(self, request: ModelRequest, plan: PrivacyPlan) -> None:
+    def _admit(self, request: ModelRequest, plan: PrivacyPlan, *, kind: Kind) -> None:
         """Take over the request's weights once everything about it is as agreed."""
         data = self.dataset
         subjects = len(data.training) + len(data.held_out)
-        check_request(request, self.site, plan=plan, ledger=self.ledger, subjects=subjects)
+        check_request(
+            request, self.site, kind=kind, plan=plan, ledger=self.ledger, subjects=subjects
+        )
+        self._charges.refuse_answered(request, purpose=kind)
         self._load(request)
 
     def _load(self, request: ModelRequest) -> None:
@@ -270,25 +280,6 @@ class Learner:
             msg = "The digest of the weights is not the one announced: versions may differ"
             raise RefusedError(RefusalCode.WRONG_WEIGHTS, msg)
         self.network.load_state_dict(merged)
-
-    def _charge(
-        self,
-        request: ModelRequest,
-        plan: PrivacyPlan,
-        subjects: Sequence[SubjectClips],
-        *,
-        steps: int,
-        purpose: str,
-    ) -> float:
-        return charge_release(
-            request,
-            self.site,
-            ledger=self.ledger,
-            plan=plan,
-            subjects=subjects,
-            steps=steps,
-            purpose=purpose,
-        )
 
     def _noise(self, request: ModelRequest, purpose: str) -> NoiseSource:
         """Cryptographic noise; a simulated site repeats its own, so that a seed fixes a study."""

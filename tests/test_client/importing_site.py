@@ -6,13 +6,12 @@ import csv
 import json
 from pathlib import Path
 
+from agreed_study import STUDY
 from click.testing import Result
 from typer.testing import CliRunner
 
 from client.cli import app
 from client.site import Site, init_site, open_site
-
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 
 
 def make_site(folder: Path, *, settings: str = "", videos: tuple[str, ...] = ()) -> Site:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from agreed_study import STUDY
 from extraction_tracks import frame_times, make_track
 
 from client.annotations import NO_ANNOTATIONS, Annotations
@@ -23,7 +24,6 @@ from client.site import Site, init_site
 from client.site_template import REQUIRED_COLUMNS
 from client.store import open_store
 
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 COLUMNS = (*REQUIRED_COLUMNS, "visit", "task", "events", "turns")
 
 

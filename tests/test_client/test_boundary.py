@@ -14,13 +14,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from agreed_study import STUDY
 from flwr.clientapp import ClientApp
+from played_coordinator import signing_key_file
 
 from client.extraction.isolation import has_only_loopback
 from client.service.wall import find_boundary, identities, landlock_version
 from client.service.walled_start import BoundaryWatch, decide_wall, module_command
 from client.service.worker import Worker
-from client.site import Site, init_site
+from client.site import Site, init_site, open_site
 from privacy.vault import write_atomic
 from shared_models.console import RefusedError, Screen
 from simulation.study import design_study, write_cohort
@@ -174,7 +176,6 @@ def test_open_process_reaches_the_same_server(listening):
 # The wall: processes that speak with the coordinator cannot read videos.
 
 WALLS = pytest.mark.skipif(not landlock_version(), reason="this kernel has no Landlock")
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 TRAIN = """
     import os, sys
     from pathlib import Path
@@ -190,14 +191,18 @@ TRAIN = """
         raise_wall(find_boundary(site_toml))
     from client.learning.learner import Learner
     from client.site import open_site
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
     from shared_models.messages import ModelRequest
+    from shared_models.signed_models import sign_request
     from shared_models.weights import digest_weights, trainable_state
     learner = Learner(open_site(site_toml))
-    update = learner.train(ModelRequest(
+    request = ModelRequest(
         run_id="run", server_round=1, weights=trainable_state(learner.network),
         base_digest=digest_weights(learner.network.state_dict()),
         consortium_digest=learner.site.consortium.digest, plan=learner.config.training_plan(),
-    ))
+    )
+    key = load_ssh_private_key(sys.argv[4].encode(), password=None)
+    update = learner.train(sign_request(request, key, kind="train"))
     print("spent", round(update.epsilon_spent, 3), "releases", len(learner.ledger.releases()))
     look()
 """
@@ -410,11 +415,17 @@ def test_worker_leaves_when_a_file_it_needs_was_replaced():
     Worker(ClientApp(), "127.0.0.1:1", b"s", frozenset(), current=lambda: False).serve()
 
 
+def coordinator_key(cohort_folder: Path) -> str:
+    """The key's text: the process that is tested may be another user's."""
+    return signing_key_file(open_site(cohort_folder)).read_text()
+
+
 @LINUX
 @WALLS
 def test_learner_behind_the_wall_answers_a_real_request(cohort_folder):
     video = cohort_folder / "videos" / "r1.mp4"
-    done = run_python(TRAIN, cohort_folder / "site.toml", video, "wall")
+    key = coordinator_key(cohort_folder)
+    done = run_python(TRAIN, cohort_folder / "site.toml", video, "wall", key)
     before, trained, after = done.stdout.splitlines() or pytest.fail(done.stderr)
     assert before == "5"
     assert trained.endswith("releases 1")
@@ -427,6 +438,7 @@ def test_learner_behind_the_wall_answers_a_real_request(cohort_folder):
 def test_trainer_of_another_user_trains_and_cannot_read_the_videos(cohort_folder, wall):
     if wall == "wall" and not landlock_version():
         pytest.skip("this kernel has no Landlock")
+    key = coordinator_key(cohort_folder)
     shutil.rmtree(cohort_folder / "state")
     (cohort_folder / "state").mkdir(mode=0o700)
     for path in (cohort_folder, *cohort_folder.rglob("*")):
@@ -435,7 +447,7 @@ def test_trainer_of_another_user_trains_and_cannot_read_the_videos(cohort_folder
     os.chown(videos, 0, 0)
     videos.chmod(0o700)
     video = videos / "r1.mp4"
-    done = run_python(TRAIN, cohort_folder / "site.toml", video, wall, user=NOBODY)
+    done = run_python(TRAIN, cohort_folder / "site.toml", video, wall, key, user=NOBODY)
     before, trained, after = done.stdout.splitlines() or pytest.fail(done.stderr)
     assert trained.endswith("releases 1")
     assert before == after == "PermissionError"

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from agreed_study import STUDY
 from typer.testing import CliRunner
 
 from client.checkup import boundary, folder, machine, rehearsal
@@ -33,7 +34,6 @@ from client.site import Site, init_site, open_site
 from privacy.ledger import PrivacyLedger
 from server.pki import CertificateAuthority
 
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 HEADER = "recording_id,subject_id,file,recorded_at,age_years,sex,score"
 Usage = namedtuple("Usage", "total used free")
 

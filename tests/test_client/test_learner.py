@@ -9,29 +9,27 @@ import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from played_coordinator import signed
 
 from client.app import SITE_CONFIG
 from client.app import app as site_app
 from client.learning.admission import RefusedError
 from client.learning.dataset import is_held_out
-from client.learning.egress import EgressError, release
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
 from client.learning.learner import Learner, open_learner
 from client.learning.training import make_items, site_gradient, subject_loss
 from client.site import open_site
-from privacy.audit import AuditLog, read, verify
 from privacy.noise import ChaChaNoise, SeededNoise
 from shared_models.messages import (
     HelloRequest,
     ModelRequest,
-    ModelUpdate,
     RefusalCode,
-    TallyReply,
     decode_refusal,
     decode_update,
     encode_hello_request,
     encode_model_request,
 )
+from shared_models.signed_models import Kind
 from shared_models.weights import digest_weights, trainable_state
 from simulation.study import StudyDesign, design_study, write_cohort
 
@@ -59,7 +57,10 @@ def learner(site_folder: Path, tmp_path: Path) -> Learner:
     return Learner(replace(site, paths=replace(site.paths, state=tmp_path)))
 
 
-def make_request(learner: Learner, *, server_round: int = 1, **changes: object) -> ModelRequest:
+def make_request(
+    learner: Learner, *, server_round: int = 1, kind: Kind = "train", **changes: object
+) -> ModelRequest:
+    """A request of the site's coordinator, signed whatever it says."""
     request = ModelRequest(
         run_id="run",
         server_round=server_round,
@@ -68,7 +69,8 @@ def make_request(learner: Learner, *, server_round: int = 1, **changes: object) 
         consortium_digest=learner.site.consortium.digest,
         plan=learner.config.training_plan(),
     )
-    return replace(request, **changes)  # type: ignore[arg-type]
+    changed = replace(request, **changes)  # type: ignore[arg-type]
+    return signed(learner.site, changed, kind=kind)
 
 
 def refusal_of(learner: Learner, request: ModelRequest) -> RefusalCode:
@@ -97,7 +99,7 @@ def test_the_rounds_of_the_study_spend_the_target_and_one_more_is_refused(learne
         update = learner.train(make_request(learner, server_round=server_round))
     assert update.epsilon_spent == pytest.approx(3.0, rel=1e-3)
     with pytest.raises(RefusedError) as caught:
-        learner.train(make_request(learner, server_round=ROUNDS))
+        learner.train(make_request(learner, run_id="next"))
     assert caught.value.code is RefusalCode.BUDGET
     assert len(learner.ledger.releases()) == ROUNDS
 
@@ -110,7 +112,9 @@ def test_held_out_subjects_never_train_and_pay_only_for_tallies(learner: Learner
     assert held_out
     assert not training & held_out
     reply = learner.evaluate(
-        make_request(learner, server_round=ROUNDS, plan=learner.config.tally_plan())
+        make_request(
+            learner, kind="evaluate", server_round=ROUNDS, plan=learner.config.tally_plan()
+        )
     )
     (charged,) = learner.ledger.releases()
     assert charged.subjects == len(held_out)
@@ -256,49 +260,6 @@ def test_the_split_is_stable_and_close_to_its_fraction() -> None:
     assert held != {i for i in ids if is_held_out(i, study="b", fraction=0.4)}
 
 
-# What leaves a site.
-
-LIKE = {"head.weight": torch.zeros(2, 64), "head.bias": torch.zeros(2)}
-TALLIES = (6, 19)
-
-
-def send(reply: ModelUpdate | TallyReply, log: AuditLog) -> RecordDict:
-    return release(reply, log=log, allowed_update=LIKE, allowed_tallies=TALLIES)
-
-
-@pytest.mark.parametrize(
-    "planted",
-    [
-        {"frame": torch.zeros(480, 640, 3)},
-        {"landmarks": torch.zeros(478, 3)},
-        {**LIKE, "s001": torch.zeros(1)},
-        {**LIKE, "videos/s001.mp4": torch.zeros(1)},
-        {**LIKE, "head.bias": torch.zeros(478, 3)},
-        {**LIKE, "head.bias": torch.tensor([1.0, float("inf")])},
-    ],
-)
-def test_a_planted_canary_never_leaves(planted: dict, tmp_path: Path) -> None:
-    log = AuditLog(tmp_path / "audit.jsonl")
-    with pytest.raises(EgressError):
-        send(ModelUpdate("north", 1, "d", planted, 1.0), log)
-    assert [entry.event for entry in read(tmp_path / "audit.jsonl")] == ["egress refused"]
-
-
-@pytest.mark.parametrize("table", [np.zeros((478, 3)), np.full((6, 19), np.nan)])
-def test_tallies_of_another_shape_never_leave(table: np.ndarray, tmp_path: Path) -> None:
-    with pytest.raises(EgressError):
-        send(TallyReply("north", 1, "d", table, 1.0), AuditLog(tmp_path / "audit.jsonl"))
-
-
-def test_what_leaves_has_a_receipt_in_a_whole_log(tmp_path: Path) -> None:
-    log = AuditLog(tmp_path / "audit.jsonl")
-    send(ModelUpdate("north", 2, "d", LIKE, 1.25), log)
-    (entry,) = read(tmp_path / "audit.jsonl")
-    assert entry.details["bytes"] == 4 * 130
-    assert entry.details["epsilon_spent"] == 1.25
-    assert verify(tmp_path / "audit.jsonl").whole
-
-
 # The app as Flower calls it.
 
 
@@ -319,7 +280,8 @@ def test_the_app_answers_a_round_with_the_tensors_of_the_study(
 ) -> None:
     content = encode_model_request(make_request(learner))
     update = decode_update(ask(content, "train", context).content)
-    assert {n: t.shape for n, t in update.update.items()} == {n: t.shape for n, t in LIKE.items()}
+    shapes = {name: tuple(part.shape) for name, part in update.update.items()}
+    assert shapes == {"head.weight": (2, 64), "head.bias": (2,)}
 
 
 def test_a_change_of_the_policy_counts_from_the_next_run_on(
@@ -327,7 +289,7 @@ def test_a_change_of_the_policy_counts_from_the_next_run_on(
 ) -> None:
     file = site_folder / "site.toml"
     before = file.read_text()
-    content = encode_model_request(make_request(learner))
+    content = encode_model_request(make_request(learner, run_id="before"))
     try:
         file.write_text(before.replace("max_rounds = 4", "max_rounds = 1"))
         assert decode_refusal(ask(content, "train", context).content) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from played_coordinator import signed
 
 from client.learning.admission import RefusedError
 from client.learning.learner import Learner
@@ -71,7 +71,7 @@ def make_request(learners: list[Learner], **changes: object) -> ModelRequest:
         plan=first.config.training_plan(),
         cohort=tuple(member(learner) for learner in learners),
     )
-    return replace(request, **changes)  # type: ignore[arg-type]
+    return signed(first.site, replace(request, **changes))  # type: ignore[arg-type]
 
 
 def exact_sum(learner: Learner) -> np.ndarray:
@@ -118,7 +118,7 @@ def test_a_sum_is_answered_once_even_after_a_restart(learners: list[Learner]) ->
             learner.train(request)
         assert caught.value.code is RefusalCode.REPEATED
     assert len(again.ledger.releases()) == 1
-    again.train(replace(request, attempt=2))
+    again.train(make_request(learners, attempt=2))
     assert [r.release_id for r in again.ledger.releases()] == ["run/1/train/1", "run/1/train/2"]
 
 
@@ -202,7 +202,7 @@ def test_a_cohort_that_could_lay_a_site_open_is_refused_at_no_cost(
     learners: list[Learner], change: Callable[[ModelRequest], ModelRequest]
 ) -> None:
     with pytest.raises(RefusedError) as caught:
-        learners[0].train(change(make_request(learners)))
+        learners[0].train(signed(learners[0].site, change(make_request(learners))))
     assert caught.value.code is RefusalCode.COHORT
     assert learners[0].ledger.releases() == []
 
@@ -287,16 +287,3 @@ def test_an_anchor_of_somebody_else_is_refused(learners: list[Learner]) -> None:
     forged = replace(request.anchor, signature=sign(learners[1].site.identity_key, statement))
     with pytest.raises(RefusedError, match="not signed by this site"):
         learners[0].train(replace(request, anchor=forged))
-
-
-def test_a_part_of_another_form_never_leaves(learners: list[Learner], tmp_path: Path) -> None:
-    from client.learning.egress import EgressError, release
-
-    log = AuditLog(tmp_path / "audit.jsonl")
-    allowed = {"w": torch.zeros(4)}
-    for masked in (np.zeros(5, np.uint32), np.zeros((2, 2), np.uint32), np.zeros(4, np.float32)):
-        reply = MaskedReply("s", 1, "d", masked, attempt=1, epsilon_spent=1.0)
-        with pytest.raises(EgressError):
-            release(reply, log=log, allowed_update=allowed, allowed_tallies=(2, 3))
-    reply = MaskedReply("s", 1, "d", np.zeros(4, np.uint32), attempt=1, epsilon_spent=1.0)
-    release(reply, log=log, allowed_update=allowed, allowed_tallies=(2, 3))

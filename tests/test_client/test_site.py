@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from agreed_study import STUDY
 
 from client.site import Site, SiteError, init_site, open_site
 from client.site_template import describe_changes
 from privacy.keys import KeyFileError, public_line
 from shared_models.consortium import ConsortiumConfig, StudyConfig, TrainingConfig
 from shared_models.toml import ConfigError
-
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from pathlib import Path
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from agreed_study import STUDY
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -29,7 +30,6 @@ from privacy.accounting import epsilon_spent
 from privacy.ledger import PrivacyLedger
 from server.pki import CertificateAuthority
 
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 COMMANDS = ("init", "doctor", "check", "extract", "inspect", "budget", "join", "start", "units")
 HEAVY = ("torch", "cv2", "mediapipe", "flwr", "opacus", "numpy", "pydantic", "matplotlib")
 VERDICTS = {
@@ -146,7 +146,7 @@ def test_check_answers_2_with_every_fault(site):
     assert result.exit_code == 2
     answer = told(result)
     assert len(answer["faults"]) == 9
-    assert set(answer["faults"][0]) == {"line", "column", "fault"}
+    assert {"line", "column", "fault"} <= set(answer["faults"][0])
     assert (answer["recordings"], answer["subjects"]) == (2, 2)
 
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from agreed_study import STUDY
 from typer.testing import CliRunner
 
 from client.cli import app
@@ -15,7 +16,6 @@ from client.service.units import make_units, quote_command, quote_paths, write_u
 from client.site import Site, init_site, open_site
 from shared_models.console import InputError
 
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 ANALYZE = shutil.which("systemd-analyze")
 SYSTEMD = pytest.mark.skipif(ANALYZE is None, reason="no systemd-analyze on this machine")
 

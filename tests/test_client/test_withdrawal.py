@@ -16,6 +16,7 @@ import pytest
 from click.testing import Result
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from played_coordinator import signed
 from typer.testing import CliRunner
 
 from client.app import SITE_CONFIG
@@ -34,7 +35,9 @@ from privacy.audit import read as read_audit
 from privacy.audit import verify as verify_audit
 from privacy.keys import verify
 from privacy.ledger import PrivacyLedger
+from server.signing import KEY_FOLDER
 from shared_models.messages import ModelRequest, RefusalCode, decode_update, encode_model_request
+from shared_models.signed_models import Kind
 from shared_models.weights import digest_weights, trainable_state
 from simulation.study import design_study, write_cohort
 
@@ -52,7 +55,9 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def site(cohort: Path, tmp_path: Path) -> Site:
-    return open_site(shutil.copytree(cohort, tmp_path / "site"))
+    study = tmp_path / "study"
+    shutil.copytree(cohort.parents[1] / KEY_FOLDER, study / KEY_FOLDER)
+    return open_site(shutil.copytree(cohort, study / "sites" / "site"))
 
 
 @pytest.fixture
@@ -74,7 +79,9 @@ def told(result: Result) -> dict:
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 
-def make_request(learner: Learner, *, server_round: int = 1, **changes: object) -> ModelRequest:
+def make_request(
+    learner: Learner, *, server_round: int = 1, kind: Kind = "train", **changes: object
+) -> ModelRequest:
     request = ModelRequest(
         run_id="run-7",
         server_round=server_round,
@@ -83,11 +90,14 @@ def make_request(learner: Learner, *, server_round: int = 1, **changes: object) 
         consortium_digest=learner.site.consortium.digest,
         plan=learner.config.training_plan(),
     )
-    return replace(request, **changes)  # type: ignore[arg-type]
+    changed = replace(request, **changes)  # type: ignore[arg-type]
+    return signed(learner.site, changed, kind=kind)
 
 
-def tally_request(learner: Learner) -> ModelRequest:
-    return make_request(learner, server_round=ROUNDS, plan=learner.config.tally_plan())
+def tally_request(learner: Learner, **changes: object) -> ModelRequest:
+    return make_request(
+        learner, server_round=ROUNDS, kind="evaluate", plan=learner.config.tally_plan(), **changes
+    )
 
 
 def participations(site: Site, subject_id: str) -> list[str]:
@@ -156,7 +166,7 @@ def test_a_forgotten_held_out_subject_is_absent_from_the_next_tallies(site):
     assert embedded is not None
     before = learner.score_held_out()
     forget_subject(learner.site, subject_id)
-    learner.evaluate(tally_request(learner))
+    learner.evaluate(tally_request(learner, run_id="run-8"))
     assert participations(site, subject_id) == ["evaluate"]
     assert len(learner.held_out_embeddings or ()) == len(embedded) - 1
     assert len(learner.score_held_out().score) == len(before.score) - 1

@@ -17,10 +17,12 @@ from privacy.secure_sum import exchange_key, exchange_statement, public_bytes
 from server.app import app as server_app
 from server.bundle import RUN_FOLDER
 from server.history import RunReport
+from server.signing import ready_signing_key
 from server.study_file import render_study
 from shared_models.consortium import (
     Consortium,
     ConsortiumConfig,
+    CoordinatorConfig,
     FairnessConfig,
     PrivacyConfig,
     SiteEntry,
@@ -75,6 +77,7 @@ class Sites:
             ),
             privacy=privacy or PrivacyConfig(target_epsilon=3.0),
             fairness=FairnessConfig(),
+            coordinator=CoordinatorConfig(ready_signing_key(folder)),
             sites=tuple(SiteEntry(s, 10, public_line(KEYS[s])) for s in sites),
         )
         (self.folder / "consortium.toml").write_text(render_study(config))

@@ -84,9 +84,37 @@ def test_study_file_lists_every_setting_with_its_default() -> None:
 
 
 def test_private_files_are_closed_to_others(folder: Path) -> None:
-    for name in ("coordinator.toml", "pki/ca.key", "pki/server.key", "engine/secret"):
+    for name in (
+        "coordinator.toml",
+        "pki/ca.key",
+        "pki/server.key",
+        "engine/secret",
+        "runs/keys/signing",
+    ):
         assert (folder / name).stat().st_mode & 0o077 == 0, name
     assert folder.stat().st_mode & 0o077 == 0
+
+
+def test_the_study_names_the_key_that_signs_its_models(folder: Path) -> None:
+    line = (folder / "runs" / "keys" / "signing.pub").read_text().strip()
+    assert open_workspace(folder).consortium.coordinator_key == line
+    assert "signing" not in (folder / "bundle" / "vultus.fab").read_bytes().decode("latin-1")
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_run_is_not_begun_with_a_key_that_sites_would_refuse(
+    with_site: Path, tmp_path: Path, lost: bool
+) -> None:
+    key = with_site / "runs" / "keys" / "signing"
+    key.unlink()
+    if not lost:
+        new_key(tmp_path / "other")
+        key.write_bytes((tmp_path / "other" / "keys" / "identity").read_bytes())
+        key.chmod(0o600)
+    told = call("run", with_site)
+    assert told.exit_code == 2
+    assert ("signing key cannot be used" if lost else "sites would refuse") in told.stderr
+    assert not list((with_site / "runs").glob("run-*"))
 
 
 def test_coordinator_without_host_listens_on_loopback_only(folder: Path) -> None:
@@ -210,7 +238,7 @@ def test_command_without_a_running_coordinator_says_how_to_start_it(
     told = call(command, with_site)
     assert told.exit_code == 1
     assert "vultus-coordinator start" in told.stderr
-    assert not list((with_site / "runs").iterdir())
+    assert not list((with_site / "runs").glob("run-*"))
 
 
 def test_run_without_sites_is_wrong_usage(folder: Path) -> None:

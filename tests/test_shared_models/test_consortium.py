@@ -8,9 +8,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dp_accounting.pld import privacy_loss_distribution as pld
 
 from privacy.keys import public_line
-from server.study_file import new_study, render_study
+from server.study_file import new_study, render_study, with_coordinator
 from shared_models.consortium import (
     ConsortiumConfig,
+    CoordinatorConfig,
     FairnessConfig,
     PrivacyConfig,
     StudyConfig,
@@ -99,15 +100,31 @@ def test_a_key_that_nobody_can_prove_to_hold_is_refused(key: str) -> None:
 
 def test_the_written_file_reads_back_as_the_same_study() -> None:
     config = make_config(
+        coordinator=CoordinatorConfig(KEY_A),
         training=TrainingConfig(rounds=7, evaluate_every=3),
         fairness=FairnessConfig(age_bands=(0, 50), sexes=("other", "female", "male")),
     )
     assert parse_toml(render_study(config), ConsortiumConfig, name="c") == config
 
 
+def test_a_study_file_without_the_key_that_signs_its_models_cannot_be_agreed_to(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "consortium.toml"
+    for mode in ("local", "distributed", "off"):
+        file.write_text(render_study(make_config(privacy=PrivacyConfig(mode=mode))))
+        with pytest.raises(ConfigError, match=r"coordinator\.public_key .*vultus-coordinator init"):
+            load_consortium(file)
+    with pytest.raises(ConfigError, match="'vultus-coordinator init' wrote"):
+        parse_toml(
+            '[study]\nname="t"\ninstrument="phq9"\n[coordinator]\npublic_key="x"',
+            ConsortiumConfig, name="c",
+        )  # fmt: skip
+
+
 def test_the_digest_pins_every_byte(tmp_path: Path) -> None:
     file = tmp_path / "consortium.toml"
-    file.write_text(new_study("trial", instrument="bdi2"))
+    file.write_text(with_coordinator(new_study("trial", instrument="bdi2"), public_key=KEY_A))
     before = load_consortium(file)
     assert before.digest == hashlib.sha256(file.read_bytes()).hexdigest()
     file.write_text(file.read_text() + "# a remark\n")

@@ -41,11 +41,12 @@ def over_the_wire(content: RecordDict) -> RecordDict:
 
 @pytest.mark.parametrize("plan", [PLAN, OFF])
 def test_a_model_request_arrives_as_it_was_sent(plan: PrivacyPlan) -> None:
-    sent = ModelRequest("run", 2, {"w": torch.tensor([1.0, -0.0])}, "d1", "d2", plan)
+    weights = {"w": torch.tensor([1.0, -0.0])}
+    sent = ModelRequest("run", 2, weights, "d1", "d2", plan, signature=b"signed")
     got = decode_model_request(over_the_wire(encode_model_request(sent)))
     assert (got.run_id, got.server_round, got.base_digest) == ("run", 2, "d1")
     assert got.consortium_digest == "d2"
-    assert got.plan == plan
+    assert (got.plan, got.signature) == (plan, b"signed")
     assert torch.equal(got.weights["w"], sent.weights["w"])
 
 

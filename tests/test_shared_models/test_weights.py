@@ -100,3 +100,9 @@ def test_only_what_the_study_trains_travels(trainable: str, names: int) -> None:
     state = trainable_state(network)
     assert len(state) == names
     assert {"head.weight", "head.bias"} <= state.keys()
+
+
+def test_a_file_that_is_none_is_refused_with_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "w.safetensors").write_bytes(pickle.dumps(STATE))
+    with pytest.raises(WeightsError, match="safetensors"):
+        load_weights(tmp_path / "w.safetensors", STATE)

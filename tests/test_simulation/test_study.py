@@ -19,7 +19,8 @@ from client.site import open_site
 from privacy.audit import read, verify
 from privacy.ledger import PrivacyLedger
 from server.history import RunReport
-from server.strategy import QuorumError, model_file
+from server.signing import model_file
+from server.strategy import QuorumError
 from shared_models.weights import digest_weights, load_weights
 from simulation.cli import app
 from simulation.study import StudyDesign, design_study, run_study

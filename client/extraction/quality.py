@@ -30,7 +30,8 @@ class QualityThresholds:
         min_frontal_fraction: Share of the frames with a face turned aside by at most 30 degrees.
         min_brightness: Smallest mean grey level of the face, 0..255.
         max_brightness: Largest mean grey level of the face, 0..255.
-        min_sharpness: Smallest variance of the Laplacian of the face, 128 pixels wide.
+        min_sharpness: Smallest variance of the Laplacian of the face, 128 pixels wide. Below 7.5
+            the brows of a rendered face no longer follow what was commanded.
     """
 
     min_detection_rate: float = 0.80
@@ -42,7 +43,7 @@ class QualityThresholds:
     min_frontal_fraction: float = 0.50
     min_brightness: float = 30.0
     max_brightness: float = 235.0
-    min_sharpness: float = 4.0
+    min_sharpness: float = 7.5
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ FloatArray = NDArray[np.float64]
 MOUTH_FPS = 15.0
 _OPEN_JAW = 0.1
 _NO_SMILE = 0.3
+_AHEAD_DEG = 6.0
 
 
 @indicator("corner_elevation", unit="IOD", action_unit="12, 15")
@@ -116,13 +117,14 @@ def contempt_rate(session: Session) -> Figure:
 
     The difference mouthDimpleLeft minus mouthDimpleRight leaves its level at rest by more than
     0.15, to either side, until it is back within 0.08, for 0.3 s or more, while the smile
-    activation is below 0.3. A broad smile deepens the dimples unevenly and is no contempt.
+    activation is below 0.3 and the head within 6 degrees of its usual yaw. A broad smile deepens
+    the dimples unevenly and is no contempt, and a head turned aside shows more of one cheek.
 
     Baseline:
         The face at rest: median over samples without smile, talk, closed eyes or head movement.
 
     Coverage:
-        Share of the recording with a face in view that does not smile.
+        Share of the recording with a face in view that does not smile and is not turned aside.
 
     Evidence:
         More AU 14 within a person when severity was high (Girard 2014).
@@ -135,6 +137,8 @@ def contempt_rate(session: Session) -> Figure:
         Girard et al. 2014, doi:10.1016/j.imavis.2013.12.007.
     """
     samples = _outside_smiles(session, "dimple_asymmetry")
+    # A turn by 16 degrees counted as a dimple each time, on a rendered face without any.
+    samples[np.abs(session.column("head_yaw")) > _AHEAD_DEG] = np.nan
     uneven = np.abs(samples - session.neutral.level(samples))
     found = episodes(uneven, rate_hz=session.series.rate_hz, on=0.15, off=0.08)
     return session.per_minute(len(found), uneven, session.neutral.note)

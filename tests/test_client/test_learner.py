@@ -252,6 +252,24 @@ def test_tally_noise_reaches_every_number_and_has_the_promised_spread(learner: L
     assert abs(drawn.std() / (plan.noise_multiplier * plan.max_grad_norm) - 1) < 0.02
 
 
+def test_two_folders_that_share_state_and_keys_share_one_budget(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+    first, second = (write_cohort(make_design(sites=1), f, lambda *_: None)[0] for f in folders)
+    before = Learner(open_site(first))
+    before.train(make_request(before, run_id="first study"))
+    for name in ("state", "keys"):
+        text = (second / "site.toml").read_text()
+        shared = text.replace(f'{name} = "{name}"', f'{name} = "{first / name}"')
+        assert shared != text
+        (second / "site.toml").write_text(shared)
+    other = Learner(open_site(second))
+    assert other.ledger.verify() == []
+    subject = before.dataset.training[0].subject_id
+    assert other.ledger.spent_by(subject, 1e-3) == before.ledger.spent_by(subject, 1e-3) > 0
+
+
 def test_the_split_is_stable_and_close_to_its_fraction() -> None:
     ids = [f"s{i}" for i in range(4000)]
     held = {i for i in ids if is_held_out(i, study="a", fraction=0.4)}

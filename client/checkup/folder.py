@@ -150,9 +150,9 @@ def room(site: Site) -> str:
 
 
 def _pending(site: Site) -> list[Path]:
-    from client.store import open_store
     from client.preparation import load_manifest
     from client.recording import ManifestError
+    from client.store import open_store
 
     try:
         listed = load_manifest(site).recordings

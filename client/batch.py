@@ -103,6 +103,7 @@ class Batch:
             "analysis_hz": self._analysis_hz,
         }
         self._subjects: dict[str, str] = {}
+        self._stored = _stored_facts(store)
 
     def pending(self, recordings: Iterable[Recording]) -> list[ExtractionJob]:
         """The recordings that are not stored as they are now; the others are counted as skipped."""
@@ -153,22 +154,27 @@ class Batch:
             return None
         return ExtractionJob(recording.recording_id, recording.file, notes)
 
+    def strays(self, recordings: Iterable[Recording]) -> list[StoredRecording]:
+        """What is stored of recordings that are not among these, or belong to other subjects."""
+        listed = {(one.subject_id, one.recording_id) for one in recordings}
+        return [record for key, record in self._stored.items() if key not in listed]
+
     def _is_done(self, recording: Recording, file: Path, wanted: Mapping[str, Scalar]) -> bool:
+        record = self._stored.get((recording.subject_id, recording.recording_id))
         seen = file_facts(file)
-        if not seen or not self._store.is_current(recording, wanted):
+        if not seen or record is None or not _agree(record, wanted):
             return False
-        if self._store.is_current(recording, seen):
+        if _agree(record, seen):
             return True
         # A copied folder has new times; only another content is worth another extraction.
-        if not self._store.is_current(recording, {"file_sha256": sha256_of_file(file)}):
+        if not _agree(record, {"file_sha256": sha256_of_file(file)}):
             return False
-        self._note(recording, seen)
+        self._note(record, seen)
         return True
 
-    def _note(self, recording: Recording, seen: Mapping[str, Scalar]) -> None:
+    def _note(self, record: StoredRecording, seen: Mapping[str, Scalar]) -> None:
         """Keep the file's new time, so that it is not hashed again at every call."""
-        key = (recording.subject_id, recording.recording_id)
-        record = self._store.get(*key)
+        key = (record.subject_id, record.recording_id)
         self._store.put(
             dataclasses.replace(record, provenance={**record.provenance, **seen}),
             features=self._store.features(*key),
@@ -200,6 +206,20 @@ class Batch:
             self.tally.extracted += 1
         else:
             self.tally.rejected += 1
+
+
+def _stored_facts(store: FeatureStore) -> dict[tuple[str, str], StoredRecording]:
+    """All stored facts by subject and recording, read once; damaged ones are left out."""
+    known = {}
+    for record in store.readable_records():
+        known[record.subject_id, record.recording_id] = record
+    return known
+
+
+def _agree(record: StoredRecording, wanted: Mapping[str, Scalar]) -> bool:
+    """Whether the provenance of a recording holds all that is wanted."""
+    missing = object()
+    return all(record.provenance.get(name, missing) == value for name, value in wanted.items())
 
 
 def refuse_low_rate(indicators: Iterable[str], analysis_hz: float | None) -> None:

@@ -22,7 +22,8 @@ from client.manifest import read_manifest
 from client.manifest_warnings import find_warnings
 from client.recording import Fault, ManifestError, Recording, RecordingManifest
 from client.site import Site
-from client.store import FeatureStore, StoreError, open_store
+from client.store import FeatureStore, open_store
+from client.stored_recording import StoredRecording
 from client.treatments import TREATMENTS, treatment_faults
 from shared_models.console import Screen
 
@@ -174,19 +175,16 @@ def extract_site(
         screen.say(f"{recording_id}: {why}", style="red")
     news = describe(batch.tally, batch.tally.frames, seconds)
     screen.say(f"{news}, {batch.tally.skipped} done before.")
-    strays, pruned = _tidy(screen, store, manifest, prune=chosen.prune)
-    return ExtractedRecordings(batch.tally, seconds, strays, pruned)
+    strays = batch.strays(manifest.recordings)
+    _tidy(screen, store, strays, prune=chosen.prune)
+    pruned = len(strays) if chosen.prune else 0
+    return ExtractedRecordings(batch.tally, seconds, len(strays), pruned)
 
 
 def _tidy(
-    screen: Screen, store: FeatureStore, manifest: RecordingManifest, *, prune: bool
-) -> tuple[int, int]:
+    screen: Screen, store: FeatureStore, strays: list[StoredRecording], *, prune: bool
+) -> None:
     """Stored recordings that the table no longer names: told, and erased if that is wanted."""
-    try:
-        strays = store.strays(manifest.recordings)
-    except StoreError as error:
-        screen.warn(str(error))
-        return 0, 0
     if prune:
         for stray in strays:
             store.erase(stray.subject_id, stray.recording_id)
@@ -198,7 +196,6 @@ def _tidy(
             f"Stored, but not among the recordings of the study: {names}{more}. "
             "They are not trained on; 'extract --prune' erases them."
         )
-    return len(strays), len(strays) if prune else 0
 
 
 def _left_out(manifest: RecordingManifest) -> Iterator[str]:

@@ -154,6 +154,12 @@ class FeatureStore:
         """
         return self._facts_of(self._folder.files())
 
+    def readable_records(self) -> Iterator[StoredRecording]:
+        """The facts of every stored recording that opens; damaged ones are left out."""
+        for path in self._folder.files():
+            with suppress(StoreError):
+                yield from self._facts_of([path])
+
     def records_of(self, subject_id: str) -> Iterator[StoredRecording]:
         """The facts of every stored recording of one subject.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from agreed_study import STUDY
 
 from client import batch
 from client.batch import Batch, BatchTally, refuse_low_rate
@@ -23,7 +24,6 @@ from client.store import open_store
 from shared_models.console import Screen
 from shared_models.toml import ConfigError
 
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 WHEN = "2026-03-02T09:30:00+01:00"
 
 
@@ -111,6 +111,17 @@ def test_another_video_of_the_same_size_is_extracted_again(extract, site):
     data[-9] ^= 1
     video.write_bytes(data)
     assert extract() == (1, 1)
+
+
+@pytest.mark.needs_model
+def test_a_damaged_record_is_extracted_again_and_hides_no_other(extract, site):
+    extract()
+    damaged = min(site.paths.store.glob("*/*.features"))
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    assert extract() == (1, 1)
+    assert open_store(site).find_damaged() == []
 
 
 @pytest.mark.needs_model

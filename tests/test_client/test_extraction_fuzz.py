@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from agreed_study import STUDY
 
 from client.preparation import ExtractionOptions, check_recordings, extract_site
 from client.site import Site, init_site
@@ -19,7 +20,6 @@ from client.store import open_store
 from client.stored_recording import StoredRecording
 from shared_models.console import Screen
 
-STUDY = '[study]\nname = "study"\ninstrument = "phq9"\n'
 SEED = 20260301
 FILES = 504
 SIZE = "160x120"

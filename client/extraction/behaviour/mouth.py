@@ -116,7 +116,7 @@ def contempt_rate(session: Session) -> Figure:
     """One-sided dimples outside smiles, per minute.
 
     The difference mouthDimpleLeft minus mouthDimpleRight leaves its level at rest by more than
-    0.15, to either side, until it is back within 0.08, for 0.3 s or more, while the smile
+    0.2, to either side, until it is back within 0.1, for 0.3 s or more, while the smile
     activation is below 0.3 and the head within 6 degrees of its usual yaw. A broad smile deepens
     the dimples unevenly and is no contempt, and a head turned aside shows more of one cheek.
 
@@ -140,7 +140,7 @@ def contempt_rate(session: Session) -> Figure:
     # A turn by 16 degrees counted as a dimple each time, on a rendered face without any.
     samples[np.abs(session.column("head_yaw")) > _AHEAD_DEG] = np.nan
     uneven = np.abs(samples - session.neutral.level(samples))
-    found = episodes(uneven, rate_hz=session.series.rate_hz, on=0.15, off=0.08)
+    found = episodes(uneven, rate_hz=session.series.rate_hz, on=0.2, off=0.1)
     return session.per_minute(len(found), uneven, session.neutral.note)
 
 

@@ -16,6 +16,7 @@ from shared_models.console import Screen
 _FASTEST_CAMERA_FPS = 240.0
 _USUAL_FPS = 30.0
 _SMALLEST_FRAME_BYTES = 20
+_NOTICEABLE = 0.02
 
 
 class FrameProgress:
@@ -33,6 +34,8 @@ class FrameProgress:
         self._display: Progress = screen.progress("news")
         self._expected = {job.recording_id: 0 for job in jobs}
         self._done = dict.fromkeys(self._expected, 0)
+        self._waiting = set(self._expected)
+        self._shown = 0
         self._headers = 0
         self._tally = BatchTally()
         self._started_s = 0.0
@@ -89,13 +92,17 @@ class FrameProgress:
         if frames is not None:
             self._done[recording_id] = frames
         self._expected[recording_id] = self._done[recording_id]
+        self._waiting.discard(recording_id)
         self._show()
 
     def _show(self) -> None:
         seconds = time.monotonic() - self._started_s
+        # The display forgets how fast it went whenever the total changes.
+        if abs(self.total - self._shown) > _NOTICEABLE * self._shown or not self._waiting:
+            self._shown = self.total
         self._update(
             completed=self.completed,
-            total=self.total,
+            total=self._shown,
             news=describe(self._tally, self.completed, seconds),
         )
 

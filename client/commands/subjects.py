@@ -1,4 +1,4 @@
-"""Commands that answer to a subject: what was spent on anyone, and how one is forgotten."""
+"""Commands that answer to a subject: what was spent, what left, and how one is forgotten."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from client.commands.line import Folder, Json, app, exit_codes
-from shared_models.console import InputError, Screen, report_errors
+from shared_models.console import FAILED, InputError, Screen, report_errors
 
 
 @app.command()
@@ -22,6 +22,40 @@ def budget(folder: Folder, *, json: Json = False) -> None:
     found = read_budget(site)
     found.show(screen)
     screen.answer(found.to_json())
+
+
+@app.command()
+@report_errors(exit_codes)
+def audit(
+    folder: Folder,
+    *,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Check signatures, the privacy ledger and the list of forgotten subjects too.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Show the last N entries of the log.")
+    ] = 20,
+    json: Json = False,
+) -> None:
+    """Show what left this site and what else happened, in plain words, newest last.
+
+    Each message that left has a receipt, signed with the site's key. Nothing is asked over the
+    network. Answers 1 if anything was changed, removed or does not fit the ledger.
+    """
+    from client.audit_check import check_records
+    from client.audit_view import show_report, to_json
+    from client.site import open_site
+
+    screen = Screen(json=json)
+    report = check_records(open_site(folder), verify=verify)
+    show_report(screen, report, limit=limit)
+    screen.answer(to_json(report, limit=limit))
+    if not report.whole:
+        raise typer.Exit(FAILED)
 
 
 @app.command()

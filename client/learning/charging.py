@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from client.learning import receipts
 from client.learning.admission import RefusedError
 from client.learning.dataset import SubjectClips
 from client.site import Site
@@ -108,8 +109,8 @@ class Charges:
 
 
 def release_name(request: ModelRequest, purpose: str) -> str:
-    """Name of a release in the ledger, the same whenever it is asked for."""
-    return f"{request.run_id}/{request.server_round}/{purpose}/{request.attempt}"
+    """Name of a request's release in the ledger."""
+    return receipts.release_name(request.run_id, request.server_round, purpose, request.attempt)
 
 
 def _place(release: Reservation) -> Place:

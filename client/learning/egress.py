@@ -180,7 +180,9 @@ def _describe(reply: Reply, question: Question, detail: str) -> Details:
     details: Details = {"asked": question.asked}
     request = question.request
     if request is not None:
-        details["run_id"] = request.run_id[:_DIGEST_LENGTH]
+        # What is refused may be anything, of any length.
+        length = _DIGEST_LENGTH if isinstance(reply, Refusal) else None
+        details["run_id"] = request.run_id[:length]
     if isinstance(request, ModelRequest):
         details |= {"server_round": request.server_round, "attempt": request.attempt}
         details["base_digest"] = request.base_digest[:_DIGEST_LENGTH]

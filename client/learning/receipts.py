@@ -65,6 +65,11 @@ def write_receipt(log: AuditLog, site: Site, kind: str, load: Load, details: Det
     )
 
 
+def release_name(run_id: object, server_round: object, asked: object, attempt: object) -> str:
+    """Name of a release in the ledger: the same whenever it is asked for, and in its receipt."""
+    return f"{run_id}/{server_round}/{asked}/{attempt}"
+
+
 def describe_spending(
     site: Site, ledger: PrivacyLedger, reservation: Reservation | None
 ) -> Details:

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 QUEUED_FRAMES = 6
+_QUEUED_BYTES = 50_000_000
 MOST_FRAMES = 1_000_000
 _SMALLEST_STEP_S = 1e-3
 _NOMINAL_FPS = 30.0
@@ -90,9 +91,9 @@ def read_frames(path: Path, *, analysis_hz: float | None = None) -> Iterator[Fra
 class VideoReader:
     """Frames of a video in order, decoded by a second thread while the caller works.
 
-    At most :data:`QUEUED_FRAMES` frames wait at any time, so memory does not grow with the length
-    of the video. Repeated or backward timestamps, which occur in files of variable frame rate,
-    are moved to one millisecond after their predecessor.
+    At most :data:`QUEUED_FRAMES` frames wait at any time, fewer of large ones, so memory does not
+    grow with the length of the video. Repeated or backward timestamps, which occur in files of
+    variable frame rate, are moved to one millisecond after their predecessor.
 
     Args:
         path: The video file.
@@ -131,7 +132,7 @@ class VideoReader:
             VideoError: If no frame can be decoded, or there are more than a million.
         """
         self._times_s.clear()
-        waiting: _Waiting = queue.Queue(maxsize=QUEUED_FRAMES)
+        waiting: _Waiting = queue.Queue(maxsize=queue_length(self.header))
         stop = threading.Event()
         decoder = threading.Thread(target=self._decode, args=(waiting, stop), daemon=True)
         decoder.start()
@@ -173,6 +174,16 @@ class VideoReader:
             self._times_s.append(time_s)
             if due.take(time_s):
                 yield Frame(time_s, make.picture(frame))
+
+
+def queue_length(header: VideoHeader) -> int:
+    """Frames that may wait: fewer of large pictures, so that they fill no memory.
+
+    >>> [queue_length(VideoHeader(0, 25.0, *size)) for size in ((1920, 1080), (3840, 2160))]
+    [6, 2]
+    """
+    picture_bytes = max(1, 3 * header.width_px * header.height_px)
+    return max(1, min(QUEUED_FRAMES, _QUEUED_BYTES // picture_bytes))
 
 
 class Sampler:

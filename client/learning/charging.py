@@ -100,12 +100,8 @@ class Charges:
 
     def _releases(self, request: ModelRequest, purpose: str) -> list[Reservation]:
         """What the ledger holds of the request's run, for this purpose."""
-        run = f"{request.run_id}/"
-        return [
-            release
-            for release in self._ledger.releases()
-            if release.release_id.startswith(run) and release.purpose == purpose
-        ]
+        of_run = self._ledger.releases_of(f"{request.run_id}/")
+        return [release for release in of_run if release.purpose == purpose]
 
 
 def release_name(request: ModelRequest, purpose: str) -> str:

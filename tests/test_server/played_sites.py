@@ -45,6 +45,7 @@ from shared_models.messages import (
     encode_reply,
     hello_statement,
 )
+from shared_models.signed_models import Kind, is_signed
 from simulation.engine import run_in_process
 
 SITES = ("east", "north", "west")
@@ -119,6 +120,13 @@ class Sites:
         table = torch.full((cells, 19), 5.0).double().numpy()
         return TallyReply(site, request.server_round, request.base_digest, table, 2.0)
 
+    def require_signature(self, kind: Kind, message: Message) -> None:
+        """As at a real site: nothing is answered that the coordinator did not sign."""
+        request = decode_model_request(message.content)
+        if not is_signed(request, self.consortium.coordinator_key, kind=kind):
+            msg = "not signed"
+            raise PermissionError(msg)
+
     def anchor(self, site: str, message: Message) -> Anchor:
         """What the site signs of its records: one row more with each answer."""
         self.kept.append((site, decode_model_request(message.content).anchor))
@@ -132,6 +140,8 @@ class Sites:
         def reply(message: Message, context: Context) -> Message:
             site = str(context.node_config["name"])
             self.asked.append((name, site))
+            if name != "hello":
+                self.require_signature(name, message)
             content = getattr(self, name)(site, message, context.node_id)
             if not isinstance(content, RecordDict):
                 content = encode_reply(content)

@@ -1,5 +1,6 @@
 """Who takes part in a run, and what happens to answers that are wrong."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +9,14 @@ import pytest
 import torch
 from flwr.app import Message
 from played_sites import KEYS, SITES, Sites, spoil
+from safetensors.torch import load_file
 
 from privacy.keys import sign
 from server.anchors import AnchorStore
 from server.app import conduct_run
 from server.history import RunReport
 from server.progress import read_progress
+from server.signing import KEY_FOLDER, SigningKeyError, model_file
 from server.strategy import QuorumError
 from shared_models.messages import (
     Anchor,
@@ -23,6 +26,8 @@ from shared_models.messages import (
     SiteHello,
     anchor_statement,
 )
+from shared_models.signed_models import load_signed_weights, signature_file
+from shared_models.weights import WeightsError, digest_weights
 
 
 @pytest.fixture
@@ -41,6 +46,33 @@ def test_a_run_of_honest_sites_ends_in_a_model_and_a_report(sites: Sites) -> Non
     progress = read_progress(sites.folder)
     assert progress is not None
     assert progress.phase == "completed"
+
+
+def test_the_model_of_every_round_is_published_with_its_signature(sites: Sites) -> None:
+    report = sites.run()
+    key = sites.consortium.coordinator_key
+    for server_round in (1, 2):
+        path = model_file(sites.folder, server_round)
+        state = load_signed_weights(path, load_file(path), public_key=key)
+    assert digest_weights(state) == report.weights_digest
+    shutil.copyfile(signature_file(model_file(sites.folder, 1)), signature_file(path))
+    with pytest.raises(WeightsError, match="signed"):
+        load_signed_weights(path, state, public_key=key)
+
+
+def test_a_run_whose_requests_carry_another_signature_finds_no_site(
+    sites: Sites, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.app.open_signing_key", lambda *_: KEYS["stranger"])
+    with pytest.raises(QuorumError, match="not signed"):
+        sites.run()
+
+
+def test_a_run_without_the_key_that_the_study_names_asks_nobody(sites: Sites) -> None:
+    shutil.rmtree(sites.folder.parent / KEY_FOLDER)
+    with pytest.raises(SigningKeyError, match="cannot be used"):
+        sites.run()
+    assert not sites.asked
 
 
 def test_a_node_with_a_key_outside_the_study_is_never_sent_weights(sites: Sites) -> None:

@@ -3,11 +3,15 @@
 import json
 import math
 import multiprocessing
+import os
 import stat
+from dataclasses import replace
 
 import pytest
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from privacy.audit import AuditLog, _Chain, read, verify
+from privacy.audit import AuditLog, _Chain, extends, head, read, read_lines, verify
 
 
 @pytest.fixture
@@ -129,3 +133,132 @@ def test_only_the_repair_event_may_follow_a_torn_line(path):
 def test_each_line_is_plain_json(path):
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["sequence"] for record in records] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o666])
+def test_a_log_that_others_could_read_is_closed_by_the_next_event(path, mode):
+    path.chmod(mode)
+    AuditLog(path).append("started")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_first_event_makes_the_file_itself_durable(tmp_path, monkeypatch):
+    synced = []
+    honest = os.fsync
+
+    def fsync(descriptor):
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        honest(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    log = AuditLog(tmp_path / "audit.log")
+    log.append("first")
+    assert True in synced, "the folder that names the file"
+    assert synced[-1] is False, "the file, after the event was written"
+    synced.clear()
+    log.append("second")
+    assert synced == [False]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"sequence": "one"},
+        {"sequence": None},
+        {"details": "none"},
+        {"at": 5},
+        {"event": ["sent"]},
+        {"previous": 0},
+    ],
+)
+def test_a_line_of_the_wrong_types_is_found_and_breaks_no_reader(path, line):
+    record = json.loads(path.read_text().splitlines()[-1])
+    with path.open("a") as file:
+        file.write(json.dumps({**record, **line}) + "\n")
+    assert verify(path) == (4, False, 5)
+    assert len(read(path)) == 4
+    assert head(path)[0] == 4
+
+
+def test_a_line_nested_beyond_measure_breaks_no_reader(path):
+    with path.open("a") as file:
+        file.write("[" * 200_000 + "\n")
+    assert verify(path).first_broken == 5
+
+
+def test_entries_are_found_by_their_line_past_what_is_torn(path):
+    path.write_bytes(path.read_bytes()[:-30])
+    AuditLog(path).append("started")
+    assert {line: entry.event for line, entry in read_lines(path).items()} == {
+        1: "round_answered",
+        2: "round_answered",
+        3: "round_answered",
+        5: "torn_line_closed",
+        6: "started",
+    }
+
+
+def test_a_head_taken_while_another_process_writes_still_holds_afterwards(path):
+    """What was anchored of a line half written would lock the site out when it is complete."""
+    before = head(path)
+    whole = path.read_bytes()
+    AuditLog(path).append("busy")
+    line = path.read_bytes()[len(whole) :]
+    for written in range(len(line)):
+        path.write_bytes(whole + line[:written])
+        anchored = head(path)
+        assert anchored == before
+        path.write_bytes(whole + line)
+        assert extends(path, *anchored)
+    # And so it does where the writer died there, and the next one closes the line.
+    for written in range(1, len(line), 7):
+        path.write_bytes(whole + line[:written])
+        anchored = head(path)
+        AuditLog(path).append("after the crash")
+        assert extends(path, *anchored)
+
+
+# Signed events.
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+
+
+def is_signed(entry):
+    try:
+        KEY.public_key().verify(entry.signature or b"", entry.statement)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def test_a_signed_event_vouches_for_itself_and_its_place(path):
+    log = AuditLog(path)
+    entry = log.append("sent", signer=KEY.sign, bytes=520, epsilon=1.25)
+    assert entry.details["bytes"] == 520
+    assert verify(path).whole
+    assert [is_signed(one) for one in read(path)] == [False] * 4 + [True]
+    assert read(path)[-1] == entry
+    for change in (
+        {"sequence": 4},
+        {"previous": "0" * 64},
+        {"at": "2020-01-01"},
+        {"event": "other"},
+        {"details": {**entry.details, "bytes": 521}},
+        {"details": {**entry.details, "signature": ""}},
+        {"details": {**entry.details, "signature": "not hex"}},
+    ):
+        assert not is_signed(replace(entry, **change))
+
+
+def test_whoever_writes_the_log_anew_cannot_sign_what_comes_after(path, tmp_path):
+    AuditLog(path).append("sent", signer=KEY.sign)
+    forged = AuditLog(tmp_path / "forged")
+    for entry in read(path)[1:]:
+        forged.append(entry.event, **entry.details)
+    assert verify(tmp_path / "forged").whole, "the chain has no key"
+    assert not is_signed(read(tmp_path / "forged")[-1])
+
+
+def test_a_signature_cannot_stand_for_another_statement_of_the_key(path):
+    entry = AuditLog(path).append("sent", signer=KEY.sign)
+    assert entry.statement.startswith(b"vultus log entry|")

@@ -20,6 +20,7 @@ from speaking_site import (
     ask,
     make_hello,
     make_reply,
+    reserve,
     speak,
     write_sites,
 )
@@ -258,6 +259,16 @@ def test_a_release_that_is_not_in_the_ledger_stays(local: Speaker) -> None:
         other = replace(question, request=replace(question.request, **changes))
         changed = replace(reply, server_round=changes.get("server_round", ROUNDS))  # type: ignore[call-arg]
         assert_stopped(local, changed, other)
+
+
+def test_another_release_whose_name_begins_the_same_does_not_pay(local: Speaker) -> None:
+    question = ask(local, "train")
+    assert isinstance(question.request, ModelRequest)
+    twelfth = replace(question, request=replace(question.request, attempt=12))
+    epsilon = reserve(local, twelfth)
+    state = trainable_state(local.network)
+    header = (local.site.id, ROUNDS, question.request.base_digest)
+    assert_stopped(local, ModelUpdate(*header, state, epsilon), question)
 
 
 def test_in_a_study_of_sums_nothing_leaves_without_a_mask(distributed: Speaker) -> None:

@@ -33,8 +33,10 @@ from client.learning.receipts import SENT, STOPPED, is_signed_by
 from client.learning.refusals import SENTENCES, is_listed, refuse
 from client.site import Site
 from privacy import audit
+from privacy.keys import sign
 from privacy.ledger import PrivacyLedger
 from shared_models.messages import (
+    Anchor,
     MaskedReply,
     ModelRequest,
     ModelUpdate,
@@ -43,6 +45,7 @@ from shared_models.messages import (
     Reply,
     SiteHello,
     TallyReply,
+    anchor_statement,
     decode_anchor,
 )
 from shared_models.weights import trainable_state
@@ -448,6 +451,33 @@ def test_a_canary_in_the_anchor_stays(
     with pytest.raises(EgressError):
         release(reply, question, local)
     assert local.log()[-1].event == STOPPED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ledger_rows": 17},
+        {"ledger_rows": True},
+        {"ledger_head": "s001"},
+        {"ledger_head": "0" * 64},
+        {"log_head": "videos/s001.mp4"},
+        {"log_head": "A" * 64},
+        {"log_entries": 0},
+        {"log_entries": 17.0},
+    ],
+)
+def test_the_sites_own_signature_does_not_make_a_canary_an_anchor(
+    local: Speaker, change: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forge(site: Site, ledger: PrivacyLedger) -> Anchor:
+        anchor = replace(make_anchor(site, ledger), **change)
+        statement = anchor_statement(anchor, site_id=site.id)
+        return replace(anchor, signature=sign(site.identity_key, statement))
+
+    monkeypatch.setattr(egress, "make_anchor", forge)
+    reply, question = make_reply(local, ModelUpdate)
+    with pytest.raises(EgressError):
+        release(reply, question, local)
 
 
 def test_what_the_site_keeps_to_itself_is_in_the_receipt_and_not_in_the_message(

@@ -45,7 +45,7 @@ def gaussian_refutation(mu, *, canaries, guesses, right, p):
     right_mass = p * right / canaries
     wrong_mass = p * (guesses - right) / canaries
     for count in range(right - 1, -1, -1):
-        needed = max(wrong_mass, float(ndtr(ndtri(right_mass) - mu)))
+        needed = max(wrong_mass, float(ndtr(ndtri(min(right_mass, 1.0)) - mu)))
         right_mass += count / (guesses - count) * (needed - wrong_mass)
         wrong_mass = needed
     return right_mass + wrong_mass - guesses / canaries

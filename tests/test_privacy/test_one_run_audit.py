@@ -203,7 +203,7 @@ def test_without_delta_the_bound_is_that_of_randomised_response():
 
 @pytest.mark.parametrize(
     ("mu", "canaries", "guesses", "right"),
-    [(0.7, 60, 20, 18), (0.7, 20, 20, 16), (1.5, 40, 12, 12), (0.3, 100, 16, 14)],
+    [(0.7, 60, 20, 18), (0.7, 20, 20, 16), (1.5, 40, 12, 12), (0.3, 20, 12, 10)],
 )
 def test_the_gaussian_bound_is_the_largest_tail_that_the_trade_off_allows(
     mu, canaries, guesses, right

@@ -197,6 +197,8 @@ def make_consortium(found: Deployment, *, with_videos: tuple[Path, Path] | None)
         study.read_text()
         .replace("rounds = 30", f"rounds = {ROUNDS}")
         .replace("round_timeout_s = 600.0", "round_timeout_s = 240.0")
+        .replace('mode = "local"', 'mode = "distributed"')
+        .replace("retries = 2", "retries = 0")
     )
     for site_id in (*SITES, STRANGER):
         call("vultus-site", "init", found.root / site_id, "--id", site_id, "--consortium", study)

@@ -84,9 +84,22 @@ def test_weights_at_every_site_are_the_coordinators(deployed: Deployment) -> Non
     digests = set()
     for site_id in SITES:
         sent = [e["details"] for e in deployed.audit(site_id) if e["event"] == "sent"]
-        digests |= {d["base_digest"] for d in sent if d["kind"] == "TallyReply"}
-        assert [d["kind"] for d in sent].count("ModelUpdate") == ROUNDS
+        masked = [d for d in sent if d["kind"] == "MaskedReply"]
+        # One a round, and the tallies of the last model.
+        assert len(masked) == ROUNDS + 1
+        digests.add(masked[-1]["base_digest"])
     assert digests == {deployed.answer["weights_digest"]}
+
+
+def test_the_coordinator_read_sums_alone(deployed: Deployment) -> None:
+    report = read_report(deployed)
+    assert report["mode"] == "distributed"
+    sent = bytes(deployed.proxy.sent)
+    assert b"masked" in sent
+    assert b"tallies" not in sent
+    by_site = [g for g in report["evaluations"][-1]["fairness"]["by_group"]
+               if g["attribute"] == "site"]  # fmt: skip
+    assert {group["state"] for group in by_site} == {"not_reported"}
 
 
 def test_epsilon_is_that_of_an_independent_accountant(deployed: Deployment) -> None:
@@ -96,8 +109,8 @@ def test_epsilon_is_that_of_an_independent_accountant(deployed: Deployment) -> N
     report = read_report(deployed)
     sigma, delta = report["noise_multiplier"], report["delta"]
     for noise, told in (
-        (sigma, deployed.answer["epsilon"]["site"]),
-        (sigma * math.sqrt(len(SITES)), deployed.answer["epsilon"]["sum"]),
+        (sigma, deployed.answer["epsilon"]["sum"]),
+        (sigma / math.sqrt(len(SITES)), deployed.answer["epsilon"]["site"]),
     ):
         accountant = PLDAccountant()
         accountant.compose(GaussianDpEvent(noise), ROUNDS)
@@ -107,7 +120,7 @@ def test_epsilon_is_that_of_an_independent_accountant(deployed: Deployment) -> N
 def test_ledgers_hold_what_the_report_says(deployed: Deployment) -> None:
     for site_id in SITES:
         budget = last_json(call("vultus-site", "budget", deployed.root / site_id, "--json"))
-        assert budget["spent"] == pytest.approx(deployed.answer["epsilon"]["site"], rel=1e-6)
+        assert budget["spent"] == pytest.approx(deployed.answer["epsilon"]["sum"], rel=1e-6)
         assert budget["spent"] <= budget["cap"] + 1e-9
 
 

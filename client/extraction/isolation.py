@@ -5,19 +5,17 @@ network namespace without interfaces: a connection fails at once, to this machin
 Sockets that lie in the file system, and the pipes that a process was started with, go on working.
 
 The kernel moves a process into a new user namespace only while it has one thread, and importing
-NumPy starts threads of its linear algebra. So a worker begins with :func:`work_cut_off`, which
-takes the name of what to do and imports it after the cut.
+NumPy starts threads of its linear algebra. So a worker begins in :mod:`client.extraction.entry`,
+which takes the name of what to do and imports it after the cut.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 NetworkMode = Literal["cut", "cut_if_possible", "open"]
 
@@ -85,23 +83,6 @@ def has_only_loopback() -> bool:
     except OSError:
         return False
     return {line.split(":")[0].strip() for line in lines} <= {_LOOPBACK}
-
-
-def work_cut_off(mode: NetworkMode, entry: str, *arguments: Any) -> None:  # noqa: ANN401
-    """Target of a new process: cut the network, then import what to do and do it.
-
-    Args:
-        mode: See :func:`cut_network`.
-        entry: ``module:function``, imported only after the cut.
-        arguments: For the function; none may bring along a module that starts threads.
-
-    Raises:
-        IsolationError: See :func:`cut_network`.
-    """
-    cut_network(mode)
-    module, _, name = entry.partition(":")
-    work: Callable[..., None] = getattr(importlib.import_module(module), name)
-    work(*arguments)
 
 
 def _leave_network() -> str | None:

@@ -154,13 +154,13 @@ def test_cut_that_comes_after_threads_is_no_cut_and_says_so():
 def test_work_is_imported_only_after_the_cut(tmp_path):
     (tmp_path / "job.py").write_text(
         "from client.extraction.isolation import has_only_loopback\n"
-        "cut = has_only_loopback()\ndef work(word):\n    print(cut, word)\n"
+        "cut = has_only_loopback()\ndef work(link, word):\n    print(cut, word.decode())\n"
     )
     program = """
         import sys
-        from client.extraction.isolation import work_cut_off
+        from client.extraction.entry import begin
         sys.path.insert(0, sys.argv[1])
-        work_cut_off("cut", "job:work", "done")
+        begin("cut", "job:work", None, b"done")
     """
     if not can_unshare():
         pytest.skip("this kernel keeps namespaces to the privileged")

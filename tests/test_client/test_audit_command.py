@@ -19,7 +19,8 @@ from client.audit_view import describe
 from client.cli import app
 from client.exclusion import open_exclusions
 from client.learning.egress import EgressError, release
-from privacy.audit import AuditEntry, AuditLog
+from privacy.audit import AuditEntry, AuditLog, read
+from privacy.keys import sign
 from shared_models.messages import MaskedReply, ModelUpdate, Refusal, SiteHello
 
 KINDS = (SiteHello, ModelUpdate, MaskedReply, Refusal)
@@ -200,6 +201,31 @@ def test_one_charge_does_not_pay_for_two_messages(sites: dict[str, Path], tmp_pa
     assert [one.fault for one in report.faults] == ["row 1 of the ledger paid for another message"]
     assert report.first_broken == 5
     speaker.ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"epsilon_spent": 0.001}, "row 1 of the ledger does not belong to it"),
+        ({"server_round": 1}, "row 1 of the ledger does not belong to it"),
+        ({"asked": "evaluate"}, "row 1 of the ledger does not belong to it"),
+        ({"ledger_row": 7}, "row 7 of the ledger does not belong to it"),
+        ({"site": "another"}, "a receipt that this site did not sign at this place"),
+    ],
+)
+def test_even_a_signed_receipt_has_to_fit_site_and_ledger(
+    sites: dict[str, Path], tmp_path: Path, change: dict, fault: str
+) -> None:
+    folder = shutil.copytree(sites["local"], tmp_path / "site")
+    site = speak(folder, folder / "state").site
+    sent = read(site.paths.audit)[1]
+    site.paths.audit.unlink()
+    (folder / "state" / "exclusions.jsonl").unlink()
+    details = {name: value for name, value in sent.details.items() if name != "signature"}
+    AuditLog(site.paths.audit).append(
+        "sent", signer=lambda text: sign(site.identity_key, text), **{**details, **change}
+    )
+    assert [one.fault for one in check_records(site, verify=True).faults] == [fault]
 
 
 def test_what_was_paid_for_and_never_left_is_told_and_is_no_fault(

@@ -171,9 +171,9 @@ def measure_batch(options: argparse.Namespace) -> dict[str, float]:
 
 def measure_shares(options: argparse.Namespace) -> dict[str, float]:
     """Time an extraction, its indicators, and the keeping of its results."""
-    from client.batch import to_stored
     from client.extraction import pipeline
-    from client.store import FeatureStore
+    from client.preparation.batch import to_stored
+    from client.storage.store import FeatureStore
     from privacy.vault import Vault
 
     spent = {"indicators": 0.0}
@@ -205,7 +205,7 @@ def finished_site(folder: Path, options: argparse.Namespace) -> Path:
     """A site whose table names many recordings, all of them stored."""
     from client.site import open_site
     from client.site_template import REQUIRED_COLUMNS
-    from client.store import open_store
+    from client.storage.store import open_store
 
     last_line(program("server.cli", "init", folder / "c", "--name", "benchmark"))
     study = folder / "c" / "consortium.toml"

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from client.manifest_columns import Consent
+from client.recordings.columns import Consent
 from privacy.policy import SitePolicy
 from shared_models.consortium import Name, Sex
 from shared_models.toml import STRICT

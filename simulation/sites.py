@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.site import Site, init_site
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
-from client.store import FeatureStore, StoredRecording
+from client.storage.store import FeatureStore, StoredRecording
 from privacy.keys import public_line
 from privacy.vault import Vault
 from server.signing import ready_signing_key

@@ -93,7 +93,7 @@ def _valid_until(certificate: Path) -> datetime:
 
 def thresholds(site: Site) -> str:
     """``[quality]`` names thresholds that exist."""
-    from client.batch import read_thresholds
+    from client.preparation.batch import read_thresholds
 
     read_thresholds(site)
     changed = len(site.config.quality)
@@ -102,8 +102,8 @@ def thresholds(site: Site) -> str:
 
 def recordings(site: Site) -> str:
     """The table has no fault, and this account can read the videos."""
-    from client.preparation import load_manifest
-    from client.recording import ManifestError
+    from client.preparation.steps import load_manifest
+    from client.recordings.recording import ManifestError
 
     try:
         manifest = load_manifest(site)
@@ -150,9 +150,9 @@ def room(site: Site) -> str:
 
 
 def _pending(site: Site) -> list[Path]:
-    from client.preparation import load_manifest
-    from client.recording import ManifestError
-    from client.store import open_store
+    from client.preparation.steps import load_manifest
+    from client.recordings.recording import ManifestError
+    from client.storage.store import open_store
 
     try:
         listed = load_manifest(site).recordings
@@ -177,7 +177,7 @@ def _frames(videos: list[Path]) -> int:
 
 def store(site: Site) -> str:
     """Every stored recording opens and is whole."""
-    from client.store import open_store
+    from client.storage.store import open_store
 
     opened = open_store(site)
     damaged = opened.find_damaged()
@@ -214,6 +214,6 @@ def audit(site: Site) -> str:
 
 def exclusions(site: Site) -> str:
     """The list of forgotten subjects is as it was written."""
-    from client.exclusion import open_exclusions
+    from client.withdrawal.exclusion import open_exclusions
 
     return f"{len(open_exclusions(site).read())} subjects forgotten, whole"

@@ -82,7 +82,7 @@ def check(folder: Folder, *, json: Json = False) -> None:
 
     Exits with 2 if there is any fault.
     """
-    from client.preparation import check_recordings
+    from client.preparation.steps import check_recordings
     from client.site import open_site
 
     screen = Screen(json=json)
@@ -132,7 +132,7 @@ def extract(  # noqa: PLR0913 - each is an option of the command
     analysis are extracted anew. Ctrl-C loses nothing that was finished. A video that the quality
     gate rejects is kept out of training with its reasons; that is no failure.
     """
-    from client.preparation import ExtractionOptions, extract_site
+    from client.preparation.steps import ExtractionOptions, extract_site
     from client.site import open_site
 
     screen = Screen(json=json)
@@ -225,8 +225,8 @@ def visits(
     frame rate, are named. treatments.csv in the site folder is read if it is there.
     """
     from client.site import open_site
-    from client.visits_output import show_visits, write_visits, write_visits_page
-    from client.visits_table import read_visits
+    from client.visits.output import show_visits, write_visits, write_visits_page
+    from client.visits.table import read_visits
 
     if export not in {None, "csv", "parquet"}:
         msg = f"Expected --export csv or --export parquet, got {export!r}."

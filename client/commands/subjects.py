@@ -14,7 +14,7 @@ from shared_models.console import FAILED, InputError, Screen, report_errors
 @report_errors(exit_codes)
 def budget(folder: Folder, *, json: Json = False) -> None:
     """Show the privacy budget: what any subject has spent at most, and what is left."""
-    from client.budget import read_budget
+    from client.records.budget import read_budget
     from client.site import open_site
 
     screen = Screen(json=json)
@@ -46,8 +46,8 @@ def audit(
     Each message that left has a receipt, signed with the site's key. Nothing is asked over the
     network. Answers 1 if anything was changed, removed or does not fit the ledger.
     """
-    from client.audit_check import check_records
-    from client.audit_view import show_report, to_json
+    from client.records.check import check_records
+    from client.records.view import show_report, to_json
     from client.site import open_site
 
     screen = Screen(json=json)
@@ -74,9 +74,9 @@ def forget(
     Shows first what will be erased and what cannot be undone. A site that is serving leaves the
     subject out from its next request on. After a crash, run it again: it finishes the work.
     """
-    from client.forgetting import report_erasure, show_traces
     from client.site import open_site
-    from client.withdrawal import find_traces, forget_subject
+    from client.withdrawal.erasure import find_traces, forget_subject
+    from client.withdrawal.telling import report_erasure, show_traces
 
     screen = Screen(json=json)
     site = open_site(folder)

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from client.annotations import NO_ANNOTATIONS, Annotations
 from client.extraction.behaviour.features import behaviour_series, cut_clips
 from client.extraction.behaviour.frames import frame_log
 from client.extraction.behaviour.indicators import (
@@ -29,7 +28,8 @@ from client.extraction.quality import (
 )
 from client.extraction.track import FaceTrack
 from client.extraction.video import VideoError, VideoReader
-from client.frame_log import FrameLog
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations
+from client.storage.frame_log import FrameLog
 from shared_models.features import BEHAVIOUR, BehaviourFeatures, FeatureSchema
 
 _SLOWEST_FPS = 1.0

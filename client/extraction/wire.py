@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from client.annotations import NO_ANNOTATIONS, Annotations, Stimulus, Turn
 from client.extraction.behaviour.indicators import Indicator
 from client.extraction.pipeline import Extraction
 from client.extraction.quality import QualityThresholds, Reason, TrackQuality
 from client.extraction.video import VideoHeader
-from client.frame_log import FrameLog
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations, Stimulus, Turn
+from client.storage.frame_log import FrameLog
 from shared_models.features import BEHAVIOUR, BehaviourFeatures
 
 _LENGTH_BYTES = 4

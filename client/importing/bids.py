@@ -19,8 +19,8 @@ from client.importing.imported import (
     moment_text,
     sex_text,
 )
-from client.manifest_columns import suggest
-from client.recording import Fault
+from client.recordings.columns import suggest
+from client.recordings.recording import Fault
 from client.site_config import BidsSection
 
 _ZONE = "bids.timezone in site.toml (or --timezone)"

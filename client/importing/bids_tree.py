@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.annotation_files import NOT_AVAILABLE
-from client.delimited import read_records
 from client.importing.imported import Cell
-from client.recording import Fault
+from client.recordings.annotation_files import NOT_AVAILABLE
+from client.recordings.delimited import read_records
+from client.recordings.recording import Fault
 
 VIDEO_SUFFIXES = frozenset(
     (".mp4", ".mov", ".mkv", ".avi", ".webm", ".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".m4v")

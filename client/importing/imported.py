@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from client.manifest_columns import CONSENTS, SEXES, choice, shorten
-from client.recording import Fault
+from client.recordings.columns import CONSENTS, SEXES, choice, shorten
+from client.recordings.recording import Fault
 
 _SEX_WORDS = {"f": "female", "woman": "female", "m": "male", "man": "male", "o": "other"}
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from client.importing.imported import Cell, ImportedRow
-from client.manifest_columns import shorten
-from client.recording import Fault
+from client.recordings.columns import shorten
+from client.recordings.recording import Fault
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 
 Record = tuple[int, Mapping[str, str]]

@@ -7,12 +7,19 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.delimited import Row, even_rows, read_rows, read_text, separator_of, write_rows
 from client.importing.imported import Imported, ImportedRow
 from client.importing.merge import Merged, MergedRow, Record, merge_rows
-from client.manifest import check_rows
-from client.manifest_columns import ColumnRules
-from client.recording import Fault, ManifestError
+from client.recordings.columns import ColumnRules
+from client.recordings.delimited import (
+    Row,
+    even_rows,
+    read_rows,
+    read_text,
+    separator_of,
+    write_rows,
+)
+from client.recordings.manifest import check_rows
+from client.recordings.recording import Fault, ManifestError
 from client.site import Site
 from privacy.vault import write_atomic
 

@@ -30,8 +30,8 @@ from client.importing.redcap_export import (
     read_export,
     suggest_section,
 )
-from client.manifest_columns import suggest
-from client.recording import Fault
+from client.recordings.columns import suggest
+from client.recordings.recording import Fault
 from client.site_config import RedcapSection
 from shared_models.console import InputError
 

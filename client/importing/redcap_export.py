@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from client.delimited import read_records
-from client.manifest_columns import shorten
-from client.recording import Fault
+from client.recordings.columns import shorten
+from client.recordings.delimited import read_records
+from client.recordings.recording import Fault
 
 EVENT = "redcap_event_name"
 INSTANCE = "redcap_repeat_instance"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.frame_log import FrameLog, FrameOutcome
 from client.inspection.traces import analysed_frames
+from client.storage.frame_log import FrameLog, FrameOutcome
 
 FATES = {
     "used": "used",

@@ -13,8 +13,8 @@ from client.extraction.behaviour.definition import Definition
 from client.inspection.files import claim_file
 from client.inspection.quality_figures import describe_figure
 from client.inspection.recordings import Inspection
-from client.recording import Recording
-from client.stored_recording import Scalar, StoredIndicator, StoredRecording
+from client.recordings.recording import Recording
+from client.storage.stored_recording import Scalar, StoredIndicator, StoredRecording
 from privacy.vault import write_atomic
 
 if TYPE_CHECKING:

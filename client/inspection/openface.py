@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from client.extraction.behaviour.features import mean_blendshape
 from client.extraction.behaviour.geometry import rotation_matrices
 from client.extraction.track import BLENDSHAPES
-from client.frame_log import FrameLog, FrameOutcome
 from client.inspection.files import claim_file, claim_folder, safe_names
 from client.inspection.indicator_table import NOTICE
 from client.inspection.openface_columns import (
@@ -28,7 +27,8 @@ from client.inspection.openface_columns import (
     describe_openface_columns,
 )
 from client.inspection.recordings import Inspection
-from client.store import FeatureStore
+from client.storage.frame_log import FrameLog, FrameOutcome
+from client.storage.store import FeatureStore
 from privacy.vault import write_atomic
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from client.inspection.rejection import (
     tell_unlike,
     unlike_groups,
 )
-from client.stored_recording import StoredRecording
+from client.storage.stored_recording import StoredRecording
 
 ATTRIBUTES = {"age_band": "Age band", "sex": "Sex", "site": "Site"}
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from client.extraction.quality import QualityThresholds
-    from client.store import FeatureStore
+    from client.storage.store import FeatureStore
 
 MOST_ON_ONE_PAGE = 200
 """With more recordings the page is an index, and each has a page in a folder beside it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from client.extraction.quality import QualityThresholds
-from client.stored_recording import Scalar, StoredRecording
+from client.storage.stored_recording import Scalar, StoredRecording
 
 Passed = Literal["yes", "no", "unknown"]
 

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.annotation_files import read_annotations
-from client.annotations import NO_ANNOTATIONS, Annotations
 from client.extraction.behaviour.catalogue import CATALOGUE
 from client.extraction.behaviour.definition import Definition
 from client.extraction.quality import QualityThresholds
-from client.frame_log import FrameLog
 from client.inspection.coverage import FATES, FrameFates, PoseDensity, frame_fates, pose_density
 from client.inspection.drawing import (
     TimeAxis,
@@ -26,9 +23,12 @@ from client.inspection.drawing import (
 from client.inspection.quality_figures import QualityLine, quality_lines
 from client.inspection.rejection import Row
 from client.inspection.traces import Trace, thin, traces_of_features, traces_of_frames
-from client.recording import ManifestError, Recording
-from client.store import FeatureStore
-from client.stored_recording import StoredIndicator, StoredRecording
+from client.recordings.annotation_files import read_annotations
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations
+from client.recordings.recording import ManifestError, Recording
+from client.storage.frame_log import FrameLog
+from client.storage.store import FeatureStore
+from client.storage.stored_recording import StoredIndicator, StoredRecording
 from shared_models.features import FeatureSchema
 
 _MOST_LABELLED = 12

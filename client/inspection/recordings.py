@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from client.inspection.rejection import GroupRejection, Row, rejection_rates
-from client.preparation import load_manifest
+from client.preparation.steps import load_manifest
 from client.site import Site
-from client.store import open_store
-from client.stored_recording import StoredRecording
+from client.storage.store import open_store
+from client.storage.stored_recording import StoredRecording
 from shared_models.console import InputError
 from shared_models.consortium import ConsortiumConfig
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import combinations, groupby
 from statistics import NormalDist
 
-from client.recording import Recording
-from client.stored_recording import StoredRecording
+from client.recordings.recording import Recording
+from client.storage.stored_recording import StoredRecording
 from shared_models.consortium import ConsortiumConfig
 
 Row = tuple[Recording, StoredRecording]

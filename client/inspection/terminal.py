@@ -8,7 +8,7 @@ from rich.table import Table
 
 from client.inspection.recordings import Inspection
 from client.inspection.rejection import tell_rate, tell_unlike, unlike_groups
-from client.stored_recording import StoredRecording
+from client.storage.stored_recording import StoredRecording
 from shared_models.console import Screen
 
 SHOWN = {

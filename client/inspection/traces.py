@@ -14,7 +14,7 @@ from client.extraction.behaviour.catalogue import CATALOGUE
 from client.extraction.behaviour.features import mean_blendshape
 from client.extraction.behaviour.signals import deviation_from_median, episodes, resample
 from client.extraction.track import FaceTrack, Inspections
-from client.frame_log import FrameLog, FrameOutcome
+from client.storage.frame_log import FrameLog, FrameOutcome
 from shared_models.features import BehaviourFeatures, FeatureSchema
 
 FloatArray = NDArray[np.float64]

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from client.batch import read_thresholds
 from client.inspection.indicator_table import FileFormat, write_table
 from client.inspection.openface import stale_files, write_openface
 from client.inspection.page import PageSource, write_page
 from client.inspection.recordings import Inspection
+from client.preparation.batch import read_thresholds
 from client.site import Site
-from client.store import open_store
+from client.storage.store import open_store
 from shared_models.console import InputError, Screen
 
 ExportFormat = Literal["csv", "parquet", "openface"]

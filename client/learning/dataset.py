@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from client.manifest import Recording
+from client.recordings.manifest import Recording
 from shared_models.consortium import ConsortiumConfig
 from shared_models.features import BehaviourFeatures
 

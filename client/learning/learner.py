@@ -16,7 +16,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from client.exclusion import Exclusion, ExclusionList, open_exclusions
 from client.learning.admission import RefusedError, check_request, require_member
 from client.learning.charging import Charges
 from client.learning.dataset import SubjectDataset, build_dataset
@@ -29,9 +28,10 @@ from client.learning.training import (
     site_gradient,
     subject_loss,
 )
-from client.manifest import read_manifest
+from client.recordings.manifest import read_manifest
 from client.site import Site, open_site
-from client.store import open_store
+from client.storage.store import open_store
+from client.withdrawal.exclusion import Exclusion, ExclusionList, open_exclusions
 from privacy.keys import sign
 from privacy.ledger import PrivacyLedger
 from privacy.noise import ChaChaNoise, NoiseSource, SeededNoise

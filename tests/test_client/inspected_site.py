@@ -11,8 +11,6 @@ import numpy as np
 from agreed_study import STUDY
 from extraction_tracks import frame_times, make_track
 
-from client.annotations import NO_ANNOTATIONS, Annotations
-from client.batch import to_stored
 from client.extraction.behaviour.features import behaviour_series, cut_clips
 from client.extraction.behaviour.frames import frame_log
 from client.extraction.behaviour.indicators import measure_indicators
@@ -20,9 +18,11 @@ from client.extraction.container import VideoHeader
 from client.extraction.pipeline import Extraction
 from client.extraction.quality import judge_quality
 from client.extraction.track import FaceTrack
+from client.preparation.batch import to_stored
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations
 from client.site import Site, init_site
 from client.site_template import REQUIRED_COLUMNS
-from client.store import open_store
+from client.storage.store import open_store
 
 COLUMNS = (*REQUIRED_COLUMNS, "visit", "task", "events", "turns")
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.annotation_files import (
+from client.recordings.annotation_files import (
     EVENT_COLUMNS,
     TURN_COLUMNS,
     annotation_faults,
     read_annotations,
 )
-from client.annotations import NO_ANNOTATIONS, Stimulus, Turn
-from client.recording import ManifestError, Recording
+from client.recordings.annotations import NO_ANNOTATIONS, Stimulus, Turn
+from client.recordings.recording import ManifestError, Recording
 
 RECORDING = Recording(
     "r1", "s1", None, datetime(2026, 3, 2, 9, tzinfo=UTC), age_years=40, sex="female", score=None

@@ -14,11 +14,11 @@ from click.testing import Result
 from speaking_site import make_reply, speak, write_sites
 from typer.testing import CliRunner
 
-from client.audit_check import check_records
-from client.audit_view import describe
 from client.cli import app
-from client.exclusion import open_exclusions
 from client.learning.egress import EgressError, release
+from client.records.check import check_records
+from client.records.view import describe
+from client.withdrawal.exclusion import open_exclusions
 from privacy.audit import AuditEntry, AuditLog, read
 from privacy.keys import sign
 from shared_models.messages import MaskedReply, ModelUpdate, Refusal, SiteHello

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 from agreed_study import STUDY
 
-from client import batch
-from client.batch import Batch, BatchTally, refuse_low_rate
-from client.batch_progress import FrameProgress
 from client.extraction.parallel import ExtractionJob, HeaderResult
 from client.extraction.video import VideoHeader
-from client.frame_log import FrameOutcome
-from client.preparation import ExtractionOptions, extract_site
+from client.preparation.batch import Batch, BatchTally, refuse_low_rate
+from client.preparation.batch_progress import FrameProgress
+from client.preparation.steps import ExtractionOptions, batch, extract_site
 from client.site import Site, init_site, open_site
 from client.site_template import REQUIRED_COLUMNS
-from client.store import open_store
+from client.storage.frame_log import FrameOutcome
+from client.storage.store import open_store
 from shared_models.console import Screen
 from shared_models.toml import ConfigError
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from extraction_tracks import frame_times, make_track
 
-from client.annotations import Annotations, Stimulus, Turn
 from client.extraction.behaviour.catalogue import CATALOGUE, MEASURES
 from client.extraction.behaviour.catalogue_page import render_catalogue
 from client.extraction.behaviour.definition import indicator
 from client.extraction.behaviour.indicators import measure_indicators
+from client.recordings.annotations import Annotations, Stimulus, Turn
 
 PAGE = Path(__file__).parents[2] / "docs" / "indicators.md"
 UNIT_OF_SUFFIX = {

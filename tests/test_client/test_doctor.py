@@ -28,9 +28,9 @@ from client.checkup import boundary, folder, machine, rehearsal
 from client.checkup.contact import contact, presented_issuer
 from client.checkup.finding import Ailment
 from client.cli import app
-from client.exclusion import open_exclusions
 from client.service.reachability import Address
 from client.site import Site, init_site, open_site
+from client.withdrawal.exclusion import open_exclusions
 from privacy.ledger import PrivacyLedger
 from server.pki import CertificateAuthority
 

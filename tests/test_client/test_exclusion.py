@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client.exclusion import ExclusionError, ExclusionList
+from client.withdrawal.exclusion import ExclusionError, ExclusionList
 from privacy.audit import read as read_audit
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

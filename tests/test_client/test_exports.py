@@ -15,7 +15,6 @@ from extraction_tracks import frame_times, make_track
 from inspected_site import Sample, faceless_track, make_site, smiling_track
 from typer.testing import CliRunner
 
-from client.annotations import Annotations
 from client.cli import app
 from client.extraction.behaviour.catalogue import CATALOGUE
 from client.extraction.behaviour.frames import frame_log
@@ -29,8 +28,9 @@ from client.inspection.openface import (
     openface_turns,
     write_openface,
 )
+from client.recordings.annotations import Annotations
 from client.site import Site
-from client.store import open_store
+from client.storage.store import open_store
 from shared_models.console import InputError
 
 _OPENFACE_TEXT = (

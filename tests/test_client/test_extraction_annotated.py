@@ -13,9 +13,9 @@ from extraction_tracks import (
     with_closing_eyes,
 )
 
-from client.annotations import Annotations, Stimulus, Turn
 from client.extraction.behaviour.indicators import measure_indicators
 from client.extraction.behaviour.measures import FACE
+from client.recordings.annotations import Annotations, Stimulus, Turn
 
 TIMES = frame_times(120.0, 30.0)
 

@@ -11,7 +11,7 @@ from extraction_tracks import frame_times, make_track, move, resting_landmarks
 from client.extraction.behaviour.features import behaviour_series, cut_clips
 from client.extraction.behaviour.frames import frame_log
 from client.extraction.track import BLENDSHAPES
-from client.frame_log import FrameOutcome
+from client.storage.frame_log import FrameOutcome
 from shared_models.features import BEHAVIOUR
 
 

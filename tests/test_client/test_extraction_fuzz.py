@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from agreed_study import STUDY
 
-from client.preparation import ExtractionOptions, check_recordings, extract_site
+from client.preparation.steps import ExtractionOptions, check_recordings, extract_site
 from client.site import Site, init_site
 from client.site_template import REQUIRED_COLUMNS
-from client.store import open_store
-from client.stored_recording import StoredRecording
+from client.storage.store import open_store
+from client.storage.stored_recording import StoredRecording
 from shared_models.console import Screen
 
 SEED = 20260301

@@ -12,7 +12,7 @@ from rendered_script import plateau, tent
 
 from client.extraction.pipeline import extract_recording
 from client.extraction.track import BLENDSHAPES
-from client.frame_log import FrameOutcome
+from client.storage.frame_log import FrameOutcome
 from simulation.commands import BehaviourCommand
 from simulation.faces import render_frames
 

@@ -15,7 +15,6 @@ import numpy as np
 import psutil
 import pytest
 
-from client.annotations import Annotations, Stimulus, Turn
 from client.extraction import parallel, pool, worker
 from client.extraction.parallel import (
     ExtractionJob,
@@ -37,6 +36,7 @@ from client.extraction.wire import (
     unpack_message,
     unpack_settings,
 )
+from client.recordings.annotations import Annotations, Stimulus, Turn
 
 SETTINGS = ExtractionSettings(face_model=Path("unused.task"))
 

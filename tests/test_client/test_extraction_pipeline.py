@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.annotations import NO_ANNOTATIONS, Annotations
 from client.extraction.face import FaceTracker
 from client.extraction.face_model import FACE_MODEL_SHA256, sha256_of_file
 from client.extraction.landmarker import _detect_directly, _detect_publicly
@@ -20,7 +19,8 @@ from client.extraction.pipeline import (
 from client.extraction.quality import QualityThresholds
 from client.extraction.track import LANDMARKS, FaceTrack
 from client.extraction.video import read_frames
-from client.frame_log import FrameOutcome
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations
+from client.storage.frame_log import FrameOutcome
 from shared_models.features import BEHAVIOUR
 
 pytestmark = pytest.mark.needs_model

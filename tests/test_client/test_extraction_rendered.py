@@ -32,9 +32,9 @@ from rendered_script import (
 )
 from scipy.stats import spearmanr
 
-from client.annotations import Annotations, Stimulus, Turn
 from client.extraction.behaviour.blinks import find_blinks
 from client.extraction.behaviour.indicators import measure_indicators
+from client.recordings.annotations import Annotations, Stimulus, Turn
 
 pytestmark = [pytest.mark.needs_model, pytest.mark.slow]
 

@@ -18,7 +18,7 @@ from client.importing.imported import Imported, age_text, moment_text
 from client.importing.recordings_file import take_over
 from client.importing.redcap import import_redcap
 from client.importing.redcap_export import suggest_section
-from client.preparation import load_manifest
+from client.preparation.steps import load_manifest
 from client.site import Site, open_site
 from client.site_config import RedcapSection
 from shared_models.toml import parse_toml

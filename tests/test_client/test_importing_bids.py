@@ -13,7 +13,7 @@ from importing_site import make_site, places, run, table
 
 from client.importing.bids import import_bids
 from client.importing.imported import Imported
-from client.preparation import load_manifest
+from client.preparation.steps import load_manifest
 from client.site import Site
 from client.site_config import BidsSection
 

@@ -20,7 +20,6 @@ from inspected_site import Sample, extract, faceless_track, make_site, smiling_t
 from scipy.stats import binomtest
 from typer.testing import CliRunner
 
-from client.batch import read_thresholds, to_stored
 from client.cli import app
 from client.extraction.behaviour.catalogue import CATALOGUE
 from client.extraction.behaviour.frames import frame_log
@@ -32,8 +31,9 @@ from client.inspection.page import PageSource, show_number, write_page
 from client.inspection.quality_figures import judged_by_other_limits, quality_lines
 from client.inspection.rejection import tell_unlike, unlike_groups, wilson_interval
 from client.inspection.traces import MOST_POINTS, thin, traces_of_features, traces_of_frames
+from client.preparation.batch import read_thresholds, to_stored
 from client.site import Site, open_site
-from client.store import open_store
+from client.storage.store import open_store
 from shared_models.console import InputError
 from shared_models.features import BEHAVIOUR
 

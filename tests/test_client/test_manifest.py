@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.manifest import ManifestError, RecordingManifest, read_manifest
-from client.manifest_warnings import find_warnings
+from client.recordings.manifest import ManifestError, RecordingManifest, read_manifest
+from client.recordings.warnings import find_warnings
 from client.site_template import EXAMPLE_ROW, OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from shared_models.consortium import ConsortiumConfig, FairnessConfig, StudyConfig
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from client import delimited, manifest_columns
-from client.manifest import ManifestError, read_manifest
+from client.recordings import columns as manifest_columns
+from client.recordings import delimited
+from client.recordings.manifest import ManifestError, read_manifest
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from shared_models.consortium import ConsortiumConfig, StudyConfig
 

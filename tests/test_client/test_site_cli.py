@@ -22,8 +22,8 @@ from agreed_study import STUDY
 from click.testing import Result
 from typer.testing import CliRunner
 
-from client.batch import read_thresholds
 from client.cli import app
+from client.preparation.batch import read_thresholds
 from client.site import Site, init_site, open_site
 from client.site_template import REQUIRED_COLUMNS
 from privacy.accounting import epsilon_spent

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.frame_log import FrameLog, FrameOutcome
-from client.recording import Recording
-from client.store import FeatureStore, StoreError
-from client.stored_recording import StoredIndicator, StoredReason, StoredRecording
+from client.recordings.recording import Recording
+from client.storage.frame_log import FrameLog, FrameOutcome
+from client.storage.store import FeatureStore, StoreError
+from client.storage.stored_recording import StoredIndicator, StoredReason, StoredRecording
 from privacy.vault import Vault
 from shared_models.features import BEHAVIOUR, BehaviourFeatures
 

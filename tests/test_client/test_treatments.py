@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client.recording import ManifestError
-from client.treatments import (
+from client.recordings.recording import ManifestError
+from client.recordings.treatments import (
     COLUMNS,
     KINDS,
     Treatment,

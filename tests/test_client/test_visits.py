@@ -16,16 +16,16 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from client.cli import app
-from client.recording import Recording
+from client.recordings.recording import Recording
+from client.recordings.treatments import Treatment
 from client.site import Site, init_site
 from client.site_template import REQUIRED_COLUMNS
-from client.store import open_store
-from client.stored_recording import StoredIndicator, StoredReason, StoredRecording
-from client.treatments import Treatment
-from client.visits import arrange_visits
-from client.visits_reliability import consistency_icc, measure_reliability, reliable_change
-from client.visits_table import VisitTable, build_table
-from client.visits_warnings import hours_apart
+from client.storage.store import open_store
+from client.storage.stored_recording import StoredIndicator, StoredReason, StoredRecording
+from client.visits.reliability import consistency_icc, measure_reliability, reliable_change
+from client.visits.series import arrange_visits
+from client.visits.table import VisitTable, build_table
+from client.visits.warnings import hours_apart
 from shared_models.toml import ConfigError
 
 NAME = "smile_rate_per_min"
@@ -386,7 +386,7 @@ def test_wrong_options_answer_2(site, words):
 
 
 def test_an_export_holds_change_and_index_beside_each_value(tmp_path):
-    from client.visits_output import write_visits, write_visits_page
+    from client.visits.output import write_visits, write_visits_page
 
     values = np.random.default_rng(5).normal(5, 2, (20, 2))
     found = table(*retest_cohort(values), reliability={NAME: 0.8})

@@ -22,14 +22,14 @@ from typer.testing import CliRunner
 from client.app import SITE_CONFIG
 from client.app import app as site_app
 from client.cli import app
-from client.exclusion import open_exclusions
 from client.learning.admission import RefusedError
 from client.learning.learner import Learner, open_learner
-from client.preparation import check_recordings, load_manifest
+from client.preparation.steps import check_recordings, load_manifest
 from client.site import Site, open_site
-from client.store import StoreError, open_store
-from client.stored_recording import StoredRecording
-from client.withdrawal import find_traces, forget_subject
+from client.storage.store import StoreError, open_store
+from client.storage.stored_recording import StoredRecording
+from client.withdrawal.erasure import find_traces, forget_subject
+from client.withdrawal.exclusion import open_exclusions
 from privacy.accounting import epsilon_spent
 from privacy.audit import read as read_audit
 from privacy.audit import verify as verify_audit
@@ -329,10 +329,10 @@ def test_openssl_verifies_the_certificate_as_the_sheet_says(site, subject):
 @pytest.mark.parametrize(
     "step",
     [
-        "client.store.FeatureStore.erase_subject",
-        "client.withdrawal.write_certificate",
-        "client.certificate.sign",
-        "client.withdrawal._log_once",
+        "client.storage.store.FeatureStore.erase_subject",
+        "client.withdrawal.erasure.write_certificate",
+        "client.withdrawal.certificate.sign",
+        "client.withdrawal.erasure._log_once",
         "privacy.audit.AuditLog.append",
     ],
 )

@@ -31,7 +31,7 @@ from deployed_consortium import (
 from client.extraction.face import FaceTracker
 from client.extraction.video import read_frames
 from client.site import Site
-from client.store import FeatureStore
+from client.storage.store import FeatureStore
 from privacy.vault import Vault
 from shared_models.features import BEHAVIOUR, BehaviourFeatures
 

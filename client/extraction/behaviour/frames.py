@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from client.extraction.behaviour.features import GEOMETRIC_SIGNALS, frame_signals
 from client.extraction.track import FaceTrack
-from client.frame_log import FrameLog, FrameOutcome
+from client.storage.frame_log import FrameLog, FrameOutcome
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

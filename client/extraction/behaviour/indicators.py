@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from client.annotations import NO_ANNOTATIONS, Annotations
 from client.extraction.behaviour.catalogue import CATALOGUE, MEASURES
 from client.extraction.behaviour.definition import Definition, Measure
 from client.extraction.behaviour.features import BehaviourSeries, behaviour_series
@@ -22,6 +21,7 @@ from client.extraction.behaviour.measures import (
     need,
 )
 from client.extraction.track import FaceTrack
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations
 
 RATE_HZ = 10.0
 """Samples a second that indicators are taken from, whatever rate a study's features have."""

@@ -9,13 +9,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from client.annotations import NO_ANNOTATIONS, Annotations, Speaker
 from client.extraction.behaviour.blinks import Blinks, find_blinks
 from client.extraction.behaviour.bursts import Bursts, find_brow_bursts, find_bursts
 from client.extraction.behaviour.features import BehaviourSeries
 from client.extraction.behaviour.neutral import Neutral, find_neutral
 from client.extraction.behaviour.signals import Episode, deviation_from_median, episodes
 from client.extraction.track import BLENDSHAPES, FaceTrack
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations, Speaker
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

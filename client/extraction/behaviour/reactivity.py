@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from client.annotations import Stimulus
 from client.extraction.behaviour.definition import EPISODE_FPS, indicator
 from client.extraction.behaviour.gaze import CAMERA
 from client.extraction.behaviour.measures import Figure, MissingInput, Session, Unsupported
 from client.extraction.behaviour.signals import stretches
+from client.recordings.annotations import Stimulus
 
 FloatArray = NDArray[np.float64]
 

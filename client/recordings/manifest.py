@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-from client.annotation_files import NOTES
-from client.delimited import Row, even_rows, once, read_rows
-from client.manifest_columns import ColumnRules, nobody, suggest
-from client.recording import Fault, ManifestError, Recording, RecordingManifest
+from client.recordings.annotation_files import NOTES
+from client.recordings.columns import ColumnRules, nobody, suggest
+from client.recordings.delimited import Row, even_rows, once, read_rows
+from client.recordings.recording import Fault, ManifestError, Recording, RecordingManifest
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from shared_models.consortium import ConsortiumConfig
 

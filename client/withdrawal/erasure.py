@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.certificate import (
+from client.recordings.delimited import read_rows
+from client.site import Site
+from client.storage.store import FeatureStore, StoreError, open_store
+from client.withdrawal.certificate import (
     Certificate,
     Participation,
     Spending,
     find_certificates,
     write_certificate,
 )
-from client.delimited import read_rows
-from client.exclusion import Exclusion, open_exclusions
-from client.site import Site
-from client.store import FeatureStore, StoreError, open_store
+from client.withdrawal.exclusion import Exclusion, open_exclusions
 from privacy import audit
 from privacy.accounting import Release, compose
 from privacy.ledger import PrivacyLedger, Reservation

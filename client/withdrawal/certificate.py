@@ -14,8 +14,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 
-from client.exclusion import Exclusion, short_id
 from client.site import Site
+from client.withdrawal.exclusion import Exclusion, short_id
 from privacy.keys import fingerprint, public_line, sign
 from privacy.vault import write_atomic
 

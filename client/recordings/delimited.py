@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from client.recording import Fault
+from client.recordings.recording import Fault
 
 SEPARATORS = ",;\t"
 MOST_BYTES = 64 * 2**20

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from client.certificate import Spending, how_to_verify
 from client.site import Site
-from client.withdrawal import Erasure, Traces
+from client.withdrawal.certificate import Spending, how_to_verify
+from client.withdrawal.erasure import Erasure, Traces
 from shared_models.console import Screen
 
 SHOWN_RELEASES = 20

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.exclusion import ExclusionError, open_exclusions
 from client.learning.receipts import SENT, is_signed_by, release_name
 from client.site import Site
+from client.withdrawal.exclusion import ExclusionError, open_exclusions
 from privacy import audit
 from privacy.audit import AuditEntry, AuditVerdict
 from privacy.ledger import PrivacyLedger, Reservation

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from client.visits import VisitSeries
+from client.visits.series import VisitSeries
 
 FEWEST_SUBJECTS = 20
 RETEST_DAYS = 30.0

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from client.recording import Recording
+from client.recordings.recording import Recording
 from shared_models.consortium import ConsortiumConfig
 
 

@@ -11,10 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-from client.annotations import NO_ANNOTATIONS, Annotations, Speaker, Stimulus, Turn
-from client.delimited import read_records
-from client.manifest_columns import LONGEST_TEXT, choice, number, shorten, suggest
-from client.recording import Fault, ManifestError, Recording
+from client.recordings.annotations import NO_ANNOTATIONS, Annotations, Speaker, Stimulus, Turn
+from client.recordings.columns import LONGEST_TEXT, choice, number, shorten, suggest
+from client.recordings.delimited import read_records
+from client.recordings.recording import Fault, ManifestError, Recording
 
 EVENT_COLUMNS = ("onset_s", "duration_s", "label")
 BIDS_EVENT_COLUMNS = ("onset", "duration", "trial_type")

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from client.extraction.behaviour.catalogue import CATALOGUE
-from client.visits import Visit, VisitSeries
-from client.visits_reliability import Reliability
-from client.visits_table import CAVEAT, Change, VisitTable, visit_facts
+from client.visits.reliability import Reliability
+from client.visits.series import Visit, VisitSeries
+from client.visits.table import CAVEAT, Change, VisitTable, visit_facts
 from privacy.vault import write_atomic
 from shared_models.console import InputError, Screen
 

@@ -8,9 +8,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.batch import Batch, BatchTally
-from client.batch_progress import FrameProgress, describe
-from client.exclusion import ExclusionList, open_exclusions
 from client.extraction.face_model import find_face_model
 from client.extraction.parallel import (
     ExtractionJob,
@@ -18,13 +15,16 @@ from client.extraction.parallel import (
     Extractor,
     HeaderResult,
 )
-from client.manifest import read_manifest
-from client.manifest_warnings import find_warnings
-from client.recording import Fault, ManifestError, Recording, RecordingManifest
+from client.preparation.batch import Batch, BatchTally
+from client.preparation.batch_progress import FrameProgress, describe
+from client.recordings.manifest import read_manifest
+from client.recordings.recording import Fault, ManifestError, Recording, RecordingManifest
+from client.recordings.treatments import TREATMENTS, treatment_faults
+from client.recordings.warnings import find_warnings
 from client.site import Site
-from client.store import FeatureStore, open_store
-from client.stored_recording import StoredRecording
-from client.treatments import TREATMENTS, treatment_faults
+from client.storage.store import FeatureStore, open_store
+from client.storage.stored_recording import StoredRecording
+from client.withdrawal.exclusion import ExclusionList, open_exclusions
 from shared_models.console import Screen
 
 _NAMED = 5

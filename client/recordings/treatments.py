@@ -8,9 +8,9 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
-from client.delimited import read_records
-from client.manifest_columns import FIRST_YEAR, LONGEST_TEXT, choice, shorten, suggest
-from client.recording import Fault, ManifestError
+from client.recordings.columns import FIRST_YEAR, LONGEST_TEXT, choice, shorten, suggest
+from client.recordings.delimited import read_records
+from client.recordings.recording import Fault, ManifestError
 
 Kind = Literal["drug", "psychotherapy", "rtms", "ect", "other"]
 KINDS: tuple[str, ...] = get_args(Kind)

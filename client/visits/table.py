@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from client.preparation import load_manifest
-from client.recording import Recording
+from client.preparation.steps import load_manifest
+from client.recordings.recording import Recording
+from client.recordings.treatments import TREATMENTS, Treatment, read_treatments, unknown_subjects
 from client.site import SITE_FILE, Site
-from client.store import open_store
-from client.stored_recording import StoredRecording
-from client.treatments import TREATMENTS, Treatment, read_treatments, unknown_subjects
-from client.visits import Visit, VisitSeries, arrange_visits
-from client.visits_reliability import BEYOND_ERROR, Reliability, measure_reliability
-from client.visits_warnings import VisitWarning, find_visit_warnings
+from client.storage.store import open_store
+from client.storage.stored_recording import StoredRecording
+from client.visits.reliability import BEYOND_ERROR, Reliability, measure_reliability
+from client.visits.series import Visit, VisitSeries, arrange_visits
+from client.visits.warnings import VisitWarning, find_visit_warnings
 from shared_models.toml import ConfigError
 
 CAVEAT = (

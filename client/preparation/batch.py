@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from client.annotation_files import read_annotations
 from client.extraction.face_model import FACE_MODEL_SHA256, sha256_of_file
 from client.extraction.parallel import (
     ExtractionJob,
@@ -23,10 +22,11 @@ from client.extraction.parallel import (
 )
 from client.extraction.pipeline import Extraction, annotations_digest, file_facts
 from client.extraction.quality import QualityThresholds
-from client.recording import Recording
+from client.recordings.annotation_files import read_annotations
+from client.recordings.recording import Recording
 from client.site import SITE_FILE, Site
-from client.store import FeatureStore, StoreError
-from client.stored_recording import Scalar, StoredIndicator, StoredReason, StoredRecording
+from client.storage.store import FeatureStore, StoreError
+from client.storage.stored_recording import Scalar, StoredIndicator, StoredReason, StoredRecording
 from shared_models.features import FeatureSchema
 from shared_models.toml import ConfigError
 

@@ -12,13 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from client.exclusion import open_exclusions
-from client.frame_log import FrameLog
-from client.manifest_columns import nobody
-from client.recording import Recording
+from client.recordings.columns import nobody
+from client.recordings.recording import Recording
 from client.site import Site
-from client.store_folder import LAYOUT, StoreError, StoreFolder
-from client.stored_recording import (
+from client.storage.folder import LAYOUT, StoreError, StoreFolder
+from client.storage.frame_log import FrameLog
+from client.storage.stored_recording import (
     FACTS,
     FEATURES,
     FRAMES,
@@ -29,6 +28,7 @@ from client.stored_recording import (
     unpack_features,
     unpack_frames,
 )
+from client.withdrawal.exclusion import open_exclusions
 from privacy.sealed_parts import SealedFile, seal_parts
 from privacy.vault import ErasedError, Vault, VaultError
 from shared_models.features import BehaviourFeatures

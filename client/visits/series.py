@@ -10,9 +10,9 @@ from functools import cached_property
 from itertools import pairwise
 from statistics import fmean
 
-from client.recording import Recording
-from client.stored_recording import StoredRecording
-from client.treatments import Treatment
+from client.recordings.recording import Recording
+from client.recordings.treatments import Treatment
+from client.storage.stored_recording import StoredRecording
 
 _DAY_S = 86_400.0
 _HOUR_S = 3_600.0

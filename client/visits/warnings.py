@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.stored_recording import StoredRecording
-from client.visits import Visit, VisitSeries
+from client.storage.stored_recording import StoredRecording
+from client.visits.series import Visit, VisitSeries
 
 MOST_HOURS = 3.0
 RATE_TOLERANCE = 0.05

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from rich.table import Table
 from rich.text import Text
 
-from client.audit_check import LOG, AuditFault, AuditReport
-from client.exclusion import EXCLUDED
 from client.learning.receipts import SENT, STOPPED
-from client.withdrawal import ERASED
+from client.records.check import LOG, AuditFault, AuditReport
+from client.withdrawal.erasure import ERASED
+from client.withdrawal.exclusion import EXCLUDED
 from privacy.audit import AuditEntry
 from shared_models.console import Screen
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from client.frame_log import FrameLog
+from client.storage.frame_log import FrameLog
 from shared_models.features import BehaviourFeatures
 
 Verdict = Literal["accepted", "rejected"]

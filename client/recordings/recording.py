@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import cast
 
-from client.manifest_columns import Consent
+from client.recordings.columns import Consent
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from shared_models.consortium import Sex
 

@@ -8,9 +8,9 @@ from typing import Self
 
 from rich.progress import Progress, TaskID
 
-from client.batch import BatchTally
 from client.extraction.parallel import ExtractionJob, HeaderResult
 from client.extraction.video import MOST_FRAMES, VideoHeader
+from client.preparation.batch import BatchTally
 from shared_models.console import Screen
 
 _FASTEST_CAMERA_FPS = 240.0

@@ -1,0 +1,1 @@
+"""What the site writes down of its recordings: the table, notes beside the videos, treatments."""

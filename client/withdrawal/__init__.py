@@ -1,0 +1,1 @@
+"""Withdrawn consent: exclude, erase, certify."""

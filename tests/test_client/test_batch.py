@@ -13,9 +13,10 @@ from agreed_study import STUDY
 
 from client.extraction.parallel import ExtractionJob, HeaderResult
 from client.extraction.video import VideoHeader
+from client.preparation import batch
 from client.preparation.batch import Batch, BatchTally, refuse_low_rate
 from client.preparation.batch_progress import FrameProgress
-from client.preparation.steps import ExtractionOptions, batch, extract_site
+from client.preparation.steps import ExtractionOptions, extract_site
 from client.site import Site, init_site, open_site
 from client.site_template import REQUIRED_COLUMNS
 from client.storage.frame_log import FrameOutcome

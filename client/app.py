@@ -18,15 +18,8 @@ from client.learning.allow_list import Asked, Question
 from client.learning.egress import EgressError, release
 from client.learning.learner import Learner, open_learner
 from client.learning.refusals import refuse
-from shared_models.messages import (
-    HelloRequest,
-    MessageError,
-    ModelRequest,
-    RefusalCode,
-    Reply,
-    decode_hello_request,
-    decode_model_request,
-)
+from shared_models.messages import HelloRequest, MessageError, ModelRequest, RefusalCode, Reply
+from shared_models.records import decode_hello_request, decode_model_request
 from shared_models.weights import WeightsError
 
 SITE_CONFIG = "site-config"

@@ -19,11 +19,9 @@ from shared_models.messages import (
     MessageError,
     RefusalCode,
     SiteHello,
-    decode_hello,
-    decode_refusal,
-    encode_hello_request,
     hello_statement,
 )
+from shared_models.records import decode_hello, decode_refusal, encode_hello_request
 
 POLL_S = 1.0
 HELLO_TIMEOUT_S = 120.0

@@ -17,9 +17,8 @@ from shared_models.messages import (
     ModelUpdate,
     RefusalCode,
     TallyReply,
-    decode_anchor,
-    decode_refusal,
 )
+from shared_models.records import decode_anchor, decode_refusal
 from shared_models.weights import WeightsError
 
 Answer = TypeVar("Answer", ModelUpdate, TallyReply, MaskedReply)

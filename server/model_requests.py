@@ -12,7 +12,8 @@ from server.admission import nodes_of
 from server.anchors import AnchorStore
 from server.exchange import Exchange
 from shared_models.consortium import Consortium
-from shared_models.messages import CohortMember, ModelRequest, encode_model_request
+from shared_models.messages import CohortMember, ModelRequest
+from shared_models.records import encode_model_request
 from shared_models.signed_models import Kind, sign_request
 from shared_models.weights import State, digest_weights
 

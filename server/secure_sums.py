@@ -13,7 +13,8 @@ from privacy.secure_sum import FloatArray, add_masked
 from server.exchange import Exchange
 from shared_models.consortium import ConsortiumConfig
 from shared_models.masking import sum_terms
-from shared_models.messages import MaskedReply, decode_masked
+from shared_models.messages import MaskedReply
+from shared_models.records import decode_masked
 from shared_models.signed_models import Kind
 
 AskAgain = Callable[[set[str], int], tuple[Exchange, Iterable[Message]]]

@@ -27,13 +27,9 @@ from server.secure_sums import SecureSum, SecureSums, SumsUsedUpError
 from server.signing import model_file, publish_model
 from shared_models.consortium import TALLY_SENSITIVITY, Consortium
 from shared_models.masking import smallest_cohort
-from shared_models.messages import (
-    ModelUpdate,
-    TallyReply,
-    decode_tallies,
-    decode_update,
-)
+from shared_models.messages import ModelUpdate, TallyReply
 from shared_models.networks import BehaviourNet
+from shared_models.records import decode_tallies, decode_update
 from shared_models.signed_models import Kind
 from shared_models.tallies import GroupTally
 from shared_models.weights import (

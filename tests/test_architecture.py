@@ -82,7 +82,7 @@ def test_only_the_named_files_speak_flower() -> None:
         "client/app.py", "client/learning/egress.py", "server/admission.py", "server/app.py",
         "server/bundle.py", "server/control.py", "server/exchange.py", "server/model_requests.py",
         "server/secure_sums.py", "server/strategy.py",
-        "shared_models/messages.py", "shared_models/weights.py", "simulation/engine.py",
+        "shared_models/records.py", "shared_models/weights.py", "simulation/engine.py",
         "simulation/ray_engine.py",
     }  # fmt: skip
     found = {

@@ -28,7 +28,8 @@ from client.learning.allow_list import (
 from client.learning.anchoring import make_anchor
 from client.learning.receipts import STOPPED, Details, Load, describe_spending, write_receipt
 from privacy.audit import AuditEntry, AuditLog
-from shared_models.messages import ModelRequest, Refusal, Reply, attach_anchor, encode_reply
+from shared_models.messages import ModelRequest, Refusal, Reply
+from shared_models.records import attach_anchor, encode_reply
 
 ARRAYS = "arrays"
 _DETAIL_LENGTH = 300

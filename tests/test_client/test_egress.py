@@ -46,8 +46,8 @@ from shared_models.messages import (
     SiteHello,
     TallyReply,
     anchor_statement,
-    decode_anchor,
 )
+from shared_models.records import decode_anchor
 from shared_models.weights import trainable_state
 
 

@@ -20,10 +20,8 @@ from client.learning.learner import Learner, open_learner
 from client.learning.training import make_items, site_gradient, subject_loss
 from client.site import open_site
 from privacy.noise import ChaChaNoise, SeededNoise
-from shared_models.messages import (
-    HelloRequest,
-    ModelRequest,
-    RefusalCode,
+from shared_models.messages import HelloRequest, ModelRequest, RefusalCode
+from shared_models.records import (
     decode_refusal,
     decode_update,
     encode_hello_request,

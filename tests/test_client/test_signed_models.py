@@ -17,14 +17,8 @@ from client.learning.learner import Learner
 from client.site import open_site
 from privacy.keys import load_identity_key
 from server.signing import PUBLIC_PEM, model_file, publish_model
-from shared_models.messages import (
-    CohortMember,
-    ModelRequest,
-    ModelUpdate,
-    RefusalCode,
-    decode_model_request,
-    encode_model_request,
-)
+from shared_models.messages import CohortMember, ModelRequest, ModelUpdate, RefusalCode
+from shared_models.records import decode_model_request, encode_model_request
 from shared_models.signed_models import (
     Kind,
     load_signed_weights,

@@ -36,7 +36,8 @@ from privacy.audit import verify as verify_audit
 from privacy.keys import verify
 from privacy.ledger import PrivacyLedger
 from server.signing import KEY_FOLDER
-from shared_models.messages import ModelRequest, RefusalCode, decode_update, encode_model_request
+from shared_models.messages import ModelRequest, RefusalCode
+from shared_models.records import decode_update, encode_model_request
 from shared_models.signed_models import Kind
 from shared_models.weights import digest_weights, trainable_state
 from simulation.study import design_study, write_cohort

@@ -39,11 +39,13 @@ from shared_models.messages import (
     SiteHello,
     TallyReply,
     anchor_statement,
+    hello_statement,
+)
+from shared_models.records import (
     attach_anchor,
     decode_hello_request,
     decode_model_request,
     encode_reply,
-    hello_statement,
 )
 from shared_models.signed_models import Kind, is_signed
 from simulation.engine import run_in_process

@@ -18,14 +18,7 @@ from server.history import RunReport
 from server.progress import read_progress
 from server.signing import KEY_FOLDER, SigningKeyError, model_file
 from server.strategy import QuorumError
-from shared_models.messages import (
-    Anchor,
-    Refusal,
-    RefusalCode,
-    Reply,
-    SiteHello,
-    anchor_statement,
-)
+from shared_models.messages import Anchor, Refusal, RefusalCode, Reply, SiteHello, anchor_statement
 from shared_models.signed_models import load_signed_weights, signature_file
 from shared_models.weights import WeightsError, digest_weights
 

@@ -18,6 +18,9 @@ from shared_models.messages import (
     RefusalCode,
     SiteHello,
     TallyReply,
+    hello_statement,
+)
+from shared_models.records import (
     decode_hello,
     decode_hello_request,
     decode_model_request,
@@ -27,7 +30,6 @@ from shared_models.messages import (
     encode_hello_request,
     encode_model_request,
     encode_reply,
-    hello_statement,
 )
 
 PLAN = PrivacyPlan("local", 5.7, 0.5, 1.0, 30, 1e-3, 3.0)

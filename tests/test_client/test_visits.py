@@ -12,6 +12,7 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import pyarrow.parquet
 import pytest
+from agreed_study import STUDY
 from scipy import stats
 from typer.testing import CliRunner
 
@@ -317,7 +318,7 @@ def test_treatment_events_stand_beside_the_visits():
 @pytest.fixture
 def site(tmp_path) -> Site:
     study = tmp_path / "study.toml"
-    study.write_text('[study]\nname = "study"\ninstrument = "phq9"\n')
+    study.write_text(STUDY)
     site = init_site(tmp_path / "site", site_id="north", consortium_file=study)
     store = open_store(site)
     rows = []

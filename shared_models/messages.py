@@ -32,7 +32,6 @@ class RefusalCode(StrEnum):
     POLICY = "policy"
     BUDGET = "budget"
     TOO_FEW_SUBJECTS = "too_few_subjects"
-    UNSUPPORTED_MODE = "unsupported_mode"
     NOT_A_MEMBER = "not_a_member"
     COHORT = "cohort"
     REPEATED = "repeated"

@@ -24,7 +24,6 @@ SENTENCES = {
     RefusalCode.POLICY: "The site's policy does not allow it",
     RefusalCode.BUDGET: "The site's privacy budget does not allow it",
     RefusalCode.TOO_FEW_SUBJECTS: "No subject is there whom it could be computed on",
-    RefusalCode.UNSUPPORTED_MODE: "This site does not support the study's mode of privacy",
     RefusalCode.NOT_A_MEMBER: "The agreed study does not name this site",
     RefusalCode.COHORT: "The sites to be summed are not a cohort of the agreed study",
     RefusalCode.REPEATED: "This request, or a later one, was answered before",

@@ -29,10 +29,11 @@ from privacy.keys import public_line, sign
 from privacy.ledger import PrivacyLedger
 from privacy.noise import ChaChaNoise
 from privacy.secure_sum import add_masked, exchange_key, exchange_statement, public_bytes
-from shared_models.consortium import ConsortiumConfig, PrivacyConfig, SiteEntry, StudyConfig
+from shared_models.consortium import ConsortiumConfig, PrivacyConfig, StudyConfig
 from shared_models.masking import sum_terms
 from shared_models.messages import CohortMember, MaskedReply, ModelRequest, ModelUpdate
 from shared_models.records import encode_reply
+from shared_models.roster import SiteEntry
 
 RUN, DIGEST = "run-1", "0" * 64
 

@@ -21,7 +21,8 @@ from client.site_template import (
 from privacy import keys
 from privacy.policy import SitePolicy
 from privacy.vault import write_atomic
-from shared_models.consortium import Consortium, SiteEntry, load_consortium
+from shared_models.consortium import Consortium, load_consortium
+from shared_models.roster import ROSTER_FILE, SiteEntry
 from shared_models.toml import load_toml
 
 SITE_FILE = "site.toml"
@@ -69,6 +70,11 @@ class SitePaths:
         return self.state / "ledger.sqlite"
 
     @property
+    def roster(self) -> Path:
+        """The sites of the study as the coordinator signed them last."""
+        return self.state / ROSTER_FILE
+
+    @property
     def audit(self) -> Path:
         """The hash-chained log of what happened."""
         return self.state / "audit.jsonl"
@@ -104,7 +110,7 @@ class Site:
 
     @property
     def entry(self) -> SiteEntry | None:
-        """The site's line in the study file; None before the coordinator has added it."""
+        """The site's line in study file or roster; None before the coordinator has added it."""
         return self.consortium.config.site(self.id)
 
     @property
@@ -155,7 +161,7 @@ def open_site(folder_or_file: Path) -> Site:
     refuse_readable_by_others(file)
     config = load_toml(file, SiteConfig)
     paths = _resolve(file.parent, config)
-    consortium = load_consortium(paths.consortium)
+    consortium = load_consortium(paths.consortium, roster=paths.roster)
     if consortium.digest != config.site.consortium_sha256:
         msg = (
             f"Expected {paths.consortium} with SHA-256 {config.site.consortium_sha256} (pinned in "

@@ -10,7 +10,8 @@ from pydantic.dataclasses import dataclass
 
 from client.recordings.columns import Consent
 from privacy.policy import SitePolicy
-from shared_models.consortium import Name, Sex
+from shared_models.consortium import Sex
+from shared_models.roster import Name
 from shared_models.toml import STRICT
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -22,6 +23,7 @@ from shared_models.messages import (
     hello_statement,
 )
 from shared_models.records import decode_hello, decode_refusal, encode_hello_request
+from shared_models.versions import explain
 
 POLL_S = 1.0
 HELLO_TIMEOUT_S = 120.0
@@ -46,6 +48,11 @@ class Admission:
     rejected: dict[int, tuple[str, str]] = field(default_factory=dict)
     members: dict[str, CohortMember] = field(default_factory=dict)
 
+    def follow(self, consortium: Consortium) -> None:
+        """Take over another roster: whoever is there has to agree to it and say who it is anew."""
+        self.consortium = consortium
+        self.sites, self.rejected, self.members = {}, {}, {}
+
     def gather(self, grid: Grid, *, timeout_s: float, patience_s: float) -> None:
         """Wait for the study's sites: for all of them a while, for a quorum longer.
 
@@ -57,24 +64,32 @@ class Admission:
         quorum = self.consortium.config.training.quorum
         expected = len(self.consortium.config.sites)
         started = time.monotonic()
+        self.refresh(grid, timeout_s=timeout_s)
         while True:
-            self.refresh(grid, timeout_s=timeout_s)
             waited = time.monotonic() - started
             settled = len(self.sites) + len(self.rejected) >= expected
             enough = len(self.sites) >= quorum and waited >= patience_s
             if settled or enough or waited >= timeout_s:
                 return
             time.sleep(POLL_S)
+            self._meet(grid, timeout_s=timeout_s)
 
     def refresh(self, grid: Grid, *, timeout_s: float) -> None:
-        """Forget nodes that left and ask unknown ones who they are."""
+        """Forget nodes that left, and ask unknown and rejected ones who they are.
+
+        A site that approved the bundle or agreed to the study meanwhile is the same node as before.
+        """
+        self.rejected = {}
+        self._meet(grid, timeout_s=timeout_s)
+
+    def _meet(self, grid: Grid, *, timeout_s: float) -> None:
         present = set(grid.get_node_ids())
         self.sites = {node: site for node, site in self.sites.items() if node in present}
         self.rejected = {node: why for node, why in self.rejected.items() if node in present}
         unknown = sorted(present - self.sites.keys() - self.rejected.keys())
         if not unknown:
             return
-        question = HelloRequest(self.run_id, secrets.token_bytes(32))
+        question = HelloRequest(self.run_id, secrets.token_bytes(32), self.consortium.signed_roster)
         messages = [
             Message(
                 content=encode_hello_request(question),
@@ -124,6 +139,14 @@ class Admission:
                 f"{self.consortium.digest[:12]}: send the site its new kit"
             )
             raise MessageError(msg)
+        if claim.roster_number != self.consortium.roster_number:
+            msg = (
+                f"{claim.site_id} follows roster {claim.roster_number}, this run "
+                f"{self.consortium.roster_number}"
+            )
+            raise MessageError(msg)
+        if fault := explain(here=version("vultus"), there=claim.version, whose=claim.site_id):
+            raise MessageError(fault)
         if claim.site_id in self.sites.values():
             msg = f"{claim.site_id} is connected twice: the first connection stays"
             raise MessageError(msg)

@@ -19,7 +19,8 @@ from server.control import Engine
 from server.study_file import with_site
 from server.workspace import CONSORTIUM_FILE, Workspace
 from shared_models.console import InputError
-from shared_models.consortium import ConsortiumConfig, SiteEntry
+from shared_models.consortium import ConsortiumConfig
+from shared_models.roster import SiteEntry
 from shared_models.toml import parse_toml
 
 KIT_FILE = "kit.toml"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,13 +18,20 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from privacy.accounting import calibrate_noise_multiplier
-from privacy.keys import KeyFileError, load_public_line
 from privacy.plan import PrivacyPlan
 from shared_models.features import SCHEMAS, FeatureSchema
+from shared_models.roster import (
+    Name,
+    Roster,
+    RosterError,
+    SiteEntry,
+    check_distinct,
+    check_key,
+    read_roster,
+)
 from shared_models.tallies import ERROR_WEIGHT
 from shared_models.toml import STRICT, ConfigError, load_toml
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Sex = Literal["female", "male", "other"]
 Mode = Literal["local", "distributed", "off"]
 
@@ -223,41 +230,15 @@ class CoordinatorConfig:
         Raises:
             ValueError: If it is not the OpenSSH line of a P-384 key.
         """
-        _check_key(self.public_key, "the line that 'vultus-coordinator init' wrote")
-
-
-@dataclass(frozen=True, config=STRICT)
-class SiteEntry:
-    """``[[sites]]``: a site of the consortium, its fixed weight and its public identity key.
-
-    ``weight`` is the number of subjects that the site is counted with. It is agreed once and
-    published: weights that followed the live count would leak who joined (docs/adr/0006).
-    """
-
-    id: Name
-    weight: Annotated[int, Field(ge=1)]
-    public_key: str
-
-    def __post_init__(self) -> None:
-        """Refuse a key that no site can prove to hold.
-
-        Raises:
-            ValueError: If it is not the OpenSSH line of a P-384 key.
-        """
-        _check_key(self.public_key, "the line of the site's file identity.pub")
-
-
-def _check_key(line: str, expected: str) -> None:
-    try:
-        load_public_line(line)
-    except KeyFileError as error:
-        msg = f"Expected {expected}, got {line!r}"
-        raise ValueError(msg) from error
+        check_key(self.public_key, "the line that 'vultus-coordinator init' wrote")
 
 
 @dataclass(frozen=True, config=STRICT)
 class ConsortiumConfig:
-    """All of ``consortium.toml``; a study can be planned before it has a coordinator's key."""
+    """All of ``consortium.toml``; a study can be planned before it has a coordinator's key.
+
+    A file that lists its sites fixes them for good; one without takes them from a roster.
+    """
 
     study: StudyConfig
     features: FeaturesConfig = field(default_factory=FeaturesConfig)
@@ -274,16 +255,7 @@ class ConsortiumConfig:
         Raises:
             ValueError: With every fault.
         """
-        faults = [
-            f"Expected each site's {what} once, got {sorted(twice)}"
-            for what, values in (
-                ("id", [s.id for s in self.sites]),
-                ("public_key", [s.public_key for s in self.sites]),
-            )
-            if (twice := {v for v in values if values.count(v) > 1})
-        ]
-        if faults:
-            raise ValueError("; ".join(faults))
+        check_distinct(self.sites)
 
     def site(self, site_id: str) -> SiteEntry | None:
         """The entry of a site, or None if it does not belong to the consortium."""
@@ -360,28 +332,58 @@ def _plan(
 
 @dataclass(frozen=True)
 class Consortium:
-    """A consortium file as read: its configuration and the digest that pins it.
+    """A study as agreed, with the sites that take part by now.
 
     Attributes:
-        config: The parsed file.
+        config: The parsed file; its sites are those of the roster where the file lists none.
         digest: SHA-256 of the file's bytes, hexadecimal.
+        roster: Who takes part; None where the file fixes it, or nobody was told yet.
+        signed_roster: The roster as it came; empty without one.
     """
 
     config: ConsortiumConfig
     digest: str
+    roster: Roster | None = None
+    signed_roster: bytes = b""
 
     @property
     def coordinator_key(self) -> str | None:
         """OpenSSH line of the key that signs the study's models; None before there is one."""
         return self.config.coordinator.public_key if self.config.coordinator else None
 
+    @property
+    def roster_number(self) -> int:
+        """Number of the roster; 0 without one."""
+        return self.roster.number if self.roster else 0
 
-def load_consortium(path: Path) -> Consortium:
-    """The consortium that a file describes.
+    def with_roster(self, content: bytes) -> Consortium:
+        """The study with the sites of a signed roster in place of those it had.
+
+        Raises:
+            RosterError: If the roster is not signed for this study, or the study file fixes its
+                sites itself.
+        """
+        if self.config.sites and self.roster is None:
+            msg = "The study file lists its sites itself: no roster may name others"
+            raise RosterError(msg)
+        roster = read_roster(
+            content, public_key=self.coordinator_key, consortium_digest=self.digest
+        )
+        config = replace(self.config, sites=roster.sites)
+        return replace(self, config=config, roster=roster, signed_roster=content)
+
+
+def load_consortium(path: Path, *, roster: Path | None = None) -> Consortium:
+    """The consortium that a study file describes.
+
+    Args:
+        path: The study file.
+        roster: Where the signed roster lies, if there is one by now.
 
     Raises:
         ConfigError: With every fault, by key and file; also if it names no coordinator's key, for
             a site could then follow anybody's model.
+        RosterError: If the roster is not signed for this study.
     """
     config = load_toml(path, ConsortiumConfig)
     if config.coordinator is None:
@@ -391,4 +393,7 @@ def load_consortium(path: Path) -> Consortium:
             "the study file; ask the coordinator for a file that has it."
         )
         raise ConfigError([msg])
-    return Consortium(config, hashlib.sha256(path.read_bytes()).hexdigest())
+    consortium = Consortium(config, hashlib.sha256(path.read_bytes()).hexdigest())
+    if roster is None or not roster.exists():
+        return consortium
+    return consortium.with_roster(roster.read_bytes())

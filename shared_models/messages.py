@@ -36,6 +36,7 @@ class RefusalCode(StrEnum):
     COHORT = "cohort"
     REPEATED = "repeated"
     LEDGER_BEHIND = "ledger_behind"
+    ROSTER = "roster"
     INTERNAL = "internal"
 
 
@@ -55,10 +56,13 @@ class HelloRequest:
     Attributes:
         run_id: Run that is about to start.
         nonce: 32 random bytes, so that an old answer cannot be played again.
+        roster: Who takes part, as :func:`shared_models.roster.sign_roster` made it; empty in a
+            study whose file fixes its sites.
     """
 
     run_id: str
     nonce: bytes
+    roster: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class SiteHello:
         exchange_key: The site's public key for the secure sums of this run.
         exchange_signature: Signature over :func:`privacy.secure_sum.exchange_statement`, for the
             other sites.
+        roster_number: Of the roster that the site follows; 0 without one.
     """
 
     site_id: str
@@ -81,6 +86,7 @@ class SiteHello:
     signature: bytes
     exchange_key: bytes
     exchange_signature: bytes
+    roster_number: int = 0
 
 
 @dataclass(frozen=True)

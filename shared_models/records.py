@@ -35,7 +35,7 @@ T = TypeVar("T", str, int, float, bytes)
 
 def encode_hello_request(request: HelloRequest) -> RecordDict:
     """The question as Flower records."""
-    return RecordDict({"request": ConfigRecord({"run_id": request.run_id, "nonce": request.nonce})})
+    return RecordDict({"request": ConfigRecord(dict(vars(request)))})
 
 
 def decode_hello_request(content: RecordDict) -> HelloRequest:
@@ -45,7 +45,11 @@ def decode_hello_request(content: RecordDict) -> HelloRequest:
         MessageError: If a field is missing or of another type.
     """
     fields = _config(content, "request")
-    return HelloRequest(_field(fields, "run_id", str), _field(fields, "nonce", bytes))
+    return HelloRequest(
+        _field(fields, "run_id", str),
+        _field(fields, "nonce", bytes),
+        _field(fields, "roster", bytes),
+    )
 
 
 def encode_model_request(request: ModelRequest) -> RecordDict:
@@ -192,6 +196,7 @@ def decode_hello(content: RecordDict) -> SiteHello:
         _field(fields, "signature", bytes),
         _field(fields, "exchange_key", bytes),
         _field(fields, "exchange_signature", bytes),
+        _field(fields, "roster_number", int),
     )
 
 

@@ -14,8 +14,9 @@ from privacy.keys import public_line
 from privacy.vault import Vault
 from server.signing import ready_signing_key
 from server.study_file import render_study
-from shared_models.consortium import ConsortiumConfig, CoordinatorConfig, SiteEntry
+from shared_models.consortium import ConsortiumConfig, CoordinatorConfig
 from shared_models.features import BEHAVIOUR
+from shared_models.roster import SiteEntry
 from simulation.cohort import SimulatedRecording, SiteCohort
 
 CONSORTIUM_FILE = "consortium.toml"

@@ -10,7 +10,8 @@ from scipy.stats import norm
 
 from privacy.accounting import Release, compose
 from privacy.keys import public_line
-from shared_models.consortium import ConsortiumConfig, PrivacyConfig, SiteEntry, StudyConfig
+from shared_models.consortium import ConsortiumConfig, PrivacyConfig, StudyConfig
+from shared_models.roster import SiteEntry
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("docs/threat_model.md", "docs/sharp_edges.md", "SECURITY.md")

@@ -17,8 +17,8 @@ from privacy.ledger import PrivacyLedger
 from privacy.plan import PrivacyPlan
 from privacy.policy import check_plan
 from privacy.secure_sum import SecureSumError, exchange_key
-from shared_models.consortium import SiteEntry
 from shared_models.messages import ModelRequest, RefusalCode
+from shared_models.roster import SiteEntry
 from shared_models.signed_models import Kind, is_signed
 
 

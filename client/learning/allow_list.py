@@ -176,6 +176,7 @@ def _hello_fields(site: Site, request: HelloRequest, node_id: int) -> Fields:
         "version": _is(version("vultus")),
         "signature": _signed(site, hello_statement(request, node_id=node_id, site_id=site.id)),
         "exchange_key": _is(public),
+        "roster_number": _is(site.consortium.roster_number),
         "exchange_signature": _signed(site, exchange_statement(request.run_id, site.id, public)),
     }
 

@@ -20,6 +20,7 @@ from client.learning.admission import RefusedError, check_request, require_membe
 from client.learning.charging import Charges
 from client.learning.dataset import SubjectDataset, build_dataset
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
+from client.learning.membership import follow_roster
 from client.learning.secure_sums import mask_vector
 from client.learning.training import (
     SubjectItem,
@@ -136,7 +137,13 @@ class Learner:
         )
 
     def greet(self, request: HelloRequest, *, node_id: int) -> SiteHello:
-        """Who this site is, signed."""
+        """Who this site is, signed; whom the coordinator names beside it counts from now on.
+
+        Raises:
+            RefusedError: If the request's roster may not be followed.
+        """
+        self.site = follow_roster(self.site, request.roster)
+        self.config = self.site.consortium.config
         statement = hello_statement(request, node_id=node_id, site_id=self.site.id)
         public = public_bytes(exchange_key(self.site.exchange_secret, request.run_id))
         return SiteHello(
@@ -148,6 +155,7 @@ class Learner:
             exchange_signature=sign(
                 self.site.identity_key, exchange_statement(request.run_id, self.site.id, public)
             ),
+            roster_number=self.site.consortium.roster_number,
         )
 
     def train(self, request: ModelRequest) -> ModelUpdate | MaskedReply:

@@ -31,6 +31,10 @@ SENTENCES = {
         "The site's ledger or log does not hold what an anchor says it held, or the anchor is not "
         "the site's: the site must restore its newest copy"
     ),
+    RefusalCode.ROSTER: (
+        "The list of sites is not signed by the coordinator for the agreed study, is older than the "
+        "one that this site follows, or names sites that it has not approved"
+    ),
     RefusalCode.INTERNAL: "The site could not answer; its own log says why",
 }
 """What the coordinator reads, for each code."""

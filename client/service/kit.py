@@ -25,7 +25,8 @@ from client.site_config import Sha256
 from client.site_template import describe_changes
 from privacy import keys
 from privacy.vault import write_atomic
-from shared_models.consortium import Consortium, Name, load_consortium
+from shared_models.consortium import Consortium, load_consortium
+from shared_models.roster import Name
 from shared_models.toml import STRICT, load_toml
 
 KIT_FILE = "kit.toml"

@@ -22,7 +22,7 @@ from privacy import keys
 from privacy.policy import SitePolicy
 from privacy.vault import write_atomic
 from shared_models.consortium import Consortium, load_consortium
-from shared_models.roster import ROSTER_FILE, SiteEntry
+from shared_models.roster import ROSTER_FILE, RosterError, SiteEntry
 from shared_models.toml import load_toml
 
 SITE_FILE = "site.toml"
@@ -211,7 +211,18 @@ def init_site(
     _fill_folder(folder, consortium, site_id)
     write_atomic(folder / CONSORTIUM_FILE, study)
     write_atomic(file, text.encode())
+    _drop_foreign_roster(folder, consortium)
     return open_site(folder)
+
+
+def _drop_foreign_roster(folder: Path, consortium: Consortium) -> None:
+    """Forget who took part in another study; the coordinator names the sites of this one."""
+    roster = _resolve(folder, load_toml(folder / SITE_FILE, SiteConfig)).roster
+    if roster.exists():
+        try:
+            consortium.with_roster(roster.read_bytes())
+        except RosterError:
+            roster.unlink()
 
 
 def _own_text(file: Path, site_id: str) -> str:

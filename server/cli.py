@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from server.control import Engine, RunState
     from server.progress import Progress
-    from server.roster import Admission
+    from server.roster import Change
     from server.runs import Run
     from server.workspace import Workspace
 
@@ -94,17 +94,129 @@ def add_site(
         int, typer.Option(min=1, help="Number of subjects the site is counted with; published.")
     ] = 100,
 ) -> None:
-    """Admit a site: its key enters the study file, its kit is written.
+    """Admit a site: its key enters the roster, its kit is written.
 
-    The study file changes, so the kits of all other sites change too and have to be sent again.
-    Add all sites first, then send the kits.
+    No other site has to be told: each learns it with its next run, or with the next round of one
+    that is under way.
     """
     from server.roster import add_site as admit
 
     workspace, screen = _open(folder), Screen()
-    admission = admit(workspace, site_id, key_file=key, weight=weight)
+    change = admit(workspace, site_id, key_file=key, weight=weight)
     _register_if_up(workspace, screen)
-    _tell_admission(screen, workspace, admission)
+    screen.say(f"Site {change.site_id} admitted; key {change.fingerprint}")
+    _tell_kit(screen, workspace, change)
+
+
+@app.command("remove-site")
+@report_errors()
+def remove_site(
+    folder: Folder,
+    site_id: Annotated[str, typer.Option("--id", help="The site that leaves.")],
+) -> None:
+    """Take a site out: it is disconnected, and a run goes on without it from its next round.
+
+    What it gave to earlier rounds stays in the model. It can be admitted again with add-site.
+    """
+    from server.roster import remove_site as remove
+
+    workspace, screen = _open(folder), Screen()
+    change = remove(workspace, site_id)
+    _register_if_up(workspace, screen)
+    screen.say(f"Site {site_id} removed; roster {change.number} does not name it.")
+
+
+@app.command("renew-site")
+@report_errors()
+def renew_site(
+    folder: Folder,
+    site_id: Annotated[str, typer.Option("--id", help="The site with a new key.")],
+    renewal: Annotated[
+        Path,
+        typer.Option(
+            metavar="FILE", help="The file renewal.json that 'vultus-site renew-key' wrote."
+        ),
+    ],
+    *,
+    lost: Annotated[
+        bool,
+        typer.Option(
+            "--lost",
+            help="The present key is lost: FILE is the new identity.pub. Compare it by telephone.",
+        ),
+    ] = False,
+) -> None:
+    """Put a site's new key in the place of its present one; no other site has to be told."""
+    from server.roster import renew_site as renew
+
+    workspace, screen = _open(folder), Screen()
+    change = renew(workspace, site_id, file=renewal, lost=lost)
+    _register_if_up(workspace, screen)
+    screen.say(f"Site {site_id} has a new key: {change.fingerprint}; roster {change.number}.")
+    _tell_kit(screen, workspace, change)
+
+
+@app.command("renew-certificate")
+@report_errors()
+def renew_certificate(
+    folder: Folder,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address of this machine; the present ones by default."),
+    ] = None,
+) -> None:
+    """Issue the coordinator's certificate anew, for one more year; sites need nothing."""
+    from server.renewal import renew_certificate as renew
+
+    screen = Screen()
+    certificate = renew(_open(folder), tuple(host or ()))
+    screen.say(f"Certificate for {', '.join(certificate.hosts)}, until {certificate.not_after:%F}.")
+
+
+@app.command("renew-authority")
+@report_errors()
+def renew_authority(
+    folder: Folder,
+    *,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Let the new authority take over.")
+    ] = False,
+) -> None:
+    """Replace the certificate authority in two steps, without sending any site anything.
+
+    First both are trusted, which sites learn with their next run. Then, with --finish, the new one
+    takes over. A site that had no run in between needs its new kit.
+    """
+    from server.renewal import begin_authority, finish_authority
+
+    workspace, screen = _open(folder), Screen()
+    if finish:
+        number = finish_authority(workspace)
+        screen.say(f"The new authority has taken over; roster {number} names it alone.")
+        return
+    number = begin_authority(workspace)
+    screen.say(f"Roster {number} names the present authority and the one that is to follow.")
+    screen.next(
+        "let every site take part in a run, or send it its kit",
+        f"vultus-coordinator renew-authority {folder} --finish",
+    )
+
+
+@app.command()
+@report_errors()
+def kits(folder: Folder) -> None:
+    """Write every site's kit anew, after an edit of the study file or of the address.
+
+    After an edit of the study file each site has to agree to it: send every site its kit.
+    """
+    from server.roster import sign_anew, write_kits
+
+    workspace, screen = _open(folder), Screen()
+    number = sign_anew(workspace)
+    write_kits(workspace)
+    screen.say(f"Roster {number}; study file, SHA-256: {workspace.consortium.digest}")
+    for site in workspace.consortium.config.sites:
+        screen.say(f"Kit of {site.id}: {workspace.kit(site.id)}")
 
 
 @app.command()
@@ -194,26 +306,24 @@ def _open(folder: Path) -> Workspace:
 
 
 def _register_if_up(workspace: Workspace, screen: Screen) -> None:
-    """Let the new site connect at once if the coordinator runs; else ``start`` does it."""
+    """Let the engine know at once which keys may connect; else ``start`` does it."""
     from server.deployment import engine_of
     from server.roster import register_sites
 
     engine = engine_of(workspace)
     if engine.is_up():
         register_sites(workspace, engine)
-        screen.say("The running coordinator accepts the site from now on.")
+        screen.say("The running coordinator accepts the roster's sites, and no others.")
 
 
-def _tell_admission(screen: Screen, workspace: Workspace, admission: Admission) -> None:
-    screen.say(f"Site {admission.site_id} admitted; key {admission.fingerprint}")
-    screen.say(f"Study file, SHA-256:  {admission.consortium_sha256}")
+def _tell_kit(screen: Screen, workspace: Workspace, change: Change) -> None:
+    screen.say(f"Study file, SHA-256:  {change.consortium_digest}")
     screen.say(f"Bundle, SHA-256:      {workspace.bundle.sha256}")
-    if admission.refreshed:
-        sites = ", ".join(admission.refreshed)
-        screen.warn(f"the study file changed, so the kits of {sites} changed: send them again.")
+    if change.kit is None:
+        return
     screen.next(
-        f"compare the key with site {admission.site_id} by telephone, then send it {admission.kit}",
-        f"the site runs: vultus-site join DIR {admission.kit.name}",
+        f"compare the key with site {change.site_id} by telephone, then send it {change.kit}",
+        f"the site runs: vultus-site join DIR {change.kit.name}",
         f"vultus-coordinator start {workspace.folder}",
     )
 

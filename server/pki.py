@@ -10,6 +10,7 @@ import datetime as dt
 import ipaddress
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ BACKDATED = dt.timedelta(minutes=5)
 
 CA_CERTIFICATE, CA_KEY = "ca.crt", "ca.key"
 SERVER_CERTIFICATE, SERVER_KEY = "server.crt", "server.key"
+TRUSTED, NEXT = "trusted.crt", "next"
 
 PrivateKey: TypeAlias = ec.EllipticCurvePrivateKey
 
@@ -45,11 +47,13 @@ class ServerCertificate:
         certificate: The certificate, PEM.
         key: Its private key, PEM, readable by the owner alone.
         not_after: End of its validity, UTC.
+        hosts: Names and addresses that it is good for, the main one first.
     """
 
     certificate: Path
     key: Path
     not_after: dt.datetime
+    hosts: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class CertificateAuthority:
         )
         _write_key(folder / CA_KEY, key)
         _write(folder / CA_CERTIFICATE, _pem(certificate), mode=0o644)
+        _write(folder / TRUSTED, _pem(certificate), mode=0o644)
         return cls(folder, certificate, key)
 
     @classmethod
@@ -122,8 +127,46 @@ class CertificateAuthority:
 
     @property
     def certificate_file(self) -> Path:
-        """The certificate that sites must know."""
-        return self.folder / CA_CERTIFICATE
+        """The certificates that sites and the coordinator's own programs trust, PEM."""
+        return self.folder / TRUSTED
+
+    @property
+    def next(self) -> CertificateAuthority | None:
+        """The authority that is to follow this one; None unless a renewal was begun."""
+        folder = self.folder / NEXT
+        return CertificateAuthority.load(folder) if folder.is_dir() else None
+
+    def begin_renewal(self, *, name: str) -> None:
+        """Make the authority that is to follow, and trust both until it has taken over.
+
+        Raises:
+            PkiError: If a renewal was begun before.
+        """
+        following = CertificateAuthority.create(self.folder / NEXT, name=name)
+        both = _pem(self.certificate) + _pem(following.certificate)
+        _write(self.folder / TRUSTED, both, mode=0o644)
+
+    def finish_renewal(self) -> CertificateAuthority:
+        """Let the following authority take over; the coordinator's certificate is its own then.
+
+        Raises:
+            PkiError: If no renewal was begun.
+        """
+        following = self.next
+        if following is None:
+            msg = (
+                f"Expected a renewal of the authority in {self.folder}, got none: begin one first."
+            )
+            raise PkiError(msg)
+        hosts = self.server().hosts
+        # A crash in between leaves both trusted, and is mended by finishing again.
+        _write(self.folder / CA_CERTIFICATE, _pem(following.certificate), mode=0o644)
+        _write_key(self.folder / CA_KEY, following.key)
+        renewed = CertificateAuthority(self.folder, following.certificate, following.key)
+        renewed.issue_server(hosts)
+        _write(self.folder / TRUSTED, _pem(following.certificate), mode=0o644)
+        shutil.rmtree(self.folder / NEXT)
+        return renewed
 
     def issue_server(self, hosts: Sequence[str]) -> ServerCertificate:
         """A certificate for the coordinator, good for one year, replacing an earlier one.
@@ -150,7 +193,7 @@ class CertificateAuthority:
         files = self.folder / SERVER_CERTIFICATE, self.folder / SERVER_KEY
         _write_key(files[1], key)
         _write(files[0], _pem(certificate), mode=0o644)
-        return ServerCertificate(*files, certificate.not_valid_after_utc)
+        return ServerCertificate(*files, certificate.not_valid_after_utc, _hosts_of(certificate))
 
     def server(self) -> ServerCertificate:
         """The coordinator's certificate as issued last.
@@ -164,7 +207,8 @@ class CertificateAuthority:
         except (OSError, ValueError) as error:
             msg = f"Expected the coordinator's certificate at {file}, got none that can be read."
             raise PkiError(msg) from error
-        return ServerCertificate(file, self.folder / SERVER_KEY, certificate.not_valid_after_utc)
+        key = self.folder / SERVER_KEY
+        return ServerCertificate(file, key, certificate.not_valid_after_utc, _hosts_of(certificate))
 
 
 def _alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
@@ -174,6 +218,11 @@ def _alternative_names(hosts: Sequence[str]) -> list[x509.GeneralName]:
         msg = f"Expected host names or IP addresses, got {faults or 'none'}."
         raise PkiError(msg)
     return [_general_name(host) for host in dict.fromkeys(hosts)]
+
+
+def _hosts_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return tuple(str(name.value) for name in names)
 
 
 def _general_name(host: str) -> x509.GeneralName:
@@ -232,6 +281,19 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def _name(common_name: str) -> x509.Name:
     # X.520 allows 64 characters; the names that count stand in the alternative names.
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name[:64])])
+
+
+def trusted_authorities(folder: Path) -> str:
+    """Certificates, PEM, that sites trust: two while an authority is renewed.
+
+    Raises:
+        PkiError: If the folder holds none.
+    """
+    try:
+        return (folder / TRUSTED).read_text(encoding="ascii")
+    except OSError as error:
+        msg = f"Expected {TRUSTED} in {folder}, got: {error.strerror}."
+        raise PkiError(msg) from error
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

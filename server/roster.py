@@ -1,4 +1,4 @@
-"""The sites of a consortium: admitted by key, each with the kit it needs to join.
+"""The sites of a consortium: admitted, renewed and removed by key, each with the kit it needs.
 
 A kit holds nothing secret. It has to reach the site unaltered: the site compares the digests it
 shows with those that ``add-site`` printed.
@@ -6,7 +6,9 @@ shows with those that ``add-site`` printed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,11 +18,12 @@ from cryptography.hazmat.primitives import serialization
 from privacy.keys import KeyFileError, fingerprint, load_public_line, public_line
 from privacy.vault import write_atomic
 from server.control import Engine
-from server.study_file import with_site
+from server.signing import open_signing_key
 from server.workspace import CONSORTIUM_FILE, Workspace
 from shared_models.console import InputError
-from shared_models.consortium import ConsortiumConfig
-from shared_models.roster import SiteEntry
+from shared_models.consortium import Consortium, load_consortium
+from shared_models.renewal import read_renewal
+from shared_models.roster import ROSTER_FILE, Roster, SiteEntry, keep_roster, sign_roster
 from shared_models.toml import parse_toml
 
 KIT_FILE = "kit.toml"
@@ -32,26 +35,26 @@ KIT_NOTE = (
 
 
 @dataclass(frozen=True)
-class Admission:
-    """A site that was added.
+class Change:
+    """A roster that was changed.
 
     Attributes:
-        site_id: The site.
+        site_id: The site that joined, left or has a new key.
         fingerprint: Of its public key, as ``ssh-keygen -l`` prints it.
-        kit: Folder to send to the site.
-        refreshed: Sites whose kits changed with the study file and have to be sent again.
-        consortium_sha256: Digest of the study file that all sites pin.
+        kit: Folder to send to the site; None for one that left.
+        number: Of the new roster.
+        consortium_digest: Digest of the study file that all sites pin.
     """
 
     site_id: str
     fingerprint: str
-    kit: Path
-    refreshed: tuple[str, ...]
-    consortium_sha256: str
+    kit: Path | None
+    number: int
+    consortium_digest: str
 
 
-def add_site(workspace: Workspace, site_id: str, *, key_file: Path, weight: int) -> Admission:
-    """Add a site to the study file and write its kit; the kits of the others follow.
+def add_site(workspace: Workspace, site_id: str, *, key_file: Path, weight: int) -> Change:
+    """Add a site to the roster and write its kit; no other site has to be told.
 
     Args:
         workspace: The coordinator's folder.
@@ -61,36 +64,104 @@ def add_site(workspace: Workspace, site_id: str, *, key_file: Path, weight: int)
 
     Raises:
         InputError: If the file holds no public P-384 key, or the id or key is taken.
-        ConfigError: If the study file would not be valid with this site.
+        ConfigError: If id or weight are not allowed.
     """
     key = _read_public_key(key_file)
-    earlier = workspace.consortium.config.sites
+    consortium = workspace.consortium
+    _refuse_fixed(consortium)
+    earlier = consortium.config.sites
     _refuse_taken(earlier, site_id, key)
-    text = workspace.consortium_file.read_text(encoding="utf-8")
-    # Built as text first, so that an id or weight that is not allowed is named by its key.
-    changed = with_site(text, site_id, weight=weight, public_key=key)
-    parse_toml(changed, ConsortiumConfig, name=CONSORTIUM_FILE)
-    write_atomic(workspace.consortium_file, changed.encode(), mode=0o644)
+    text = tomlkit.dumps({"id": site_id, "weight": weight, "public_key": key})
+    entry = parse_toml(text, SiteEntry, name="options of add-site")
+    return _change(workspace, (*earlier, entry), entry)
+
+
+def remove_site(workspace: Workspace, site_id: str) -> Change:
+    """Take a site out of the roster; a run goes on without it from its next round.
+
+    Raises:
+        InputError: If there is no such site.
+    """
+    consortium = workspace.consortium
+    _refuse_fixed(consortium)
+    entry = _find(consortium, site_id)
+    rest = tuple(site for site in consortium.config.sites if site.id != site_id)
+    kit = workspace.kit(site_id)
+    if kit.is_dir():
+        shutil.rmtree(kit)
+    return _change(workspace, rest, entry)
+
+
+def renew_site(workspace: Workspace, site_id: str, *, file: Path, lost: bool = False) -> Change:
+    """Put a site's new key in the place of its present one.
+
+    Args:
+        workspace: The coordinator's folder.
+        site_id: The site.
+        file: ``renewal.json`` as the site sent it, or, where the present key is lost, the new
+            ``identity.pub``.
+        lost: The present key cannot vouch for the new one; somebody compared it by telephone.
+
+    Raises:
+        InputError: If there is no such site, or the key is taken.
+        RenewalError: If the present key did not sign the renewal.
+    """
+    consortium = workspace.consortium
+    _refuse_fixed(consortium)
+    entry = _find(consortium, site_id)
+    if lost:
+        key = _read_public_key(file)
+    else:
+        content = _read(file, what="renewal.json")
+        key = read_renewal(content, site_id=site_id, present_key=entry.public_key)
+    _refuse_taken([s for s in consortium.config.sites if s.id != site_id], site_id, key)
+    renewed = replace(entry, public_key=key)
+    sites = tuple(renewed if s.id == site_id else s for s in consortium.config.sites)
+    return _change(workspace, sites, renewed)
+
+
+def sign_anew(workspace: Workspace) -> int:
+    """The roster for the study file and the authorities as they stand now; its number.
+
+    After an edit of the study file the old roster belongs to another study: its sites stay.
+    """
+    return _sign(workspace, workspace.sites_of_any_study)
+
+
+def _change(workspace: Workspace, sites: tuple[SiteEntry, ...], entry: SiteEntry) -> Change:
+    number = _sign(workspace, sites)
     write_kits(workspace)
-    return Admission(
-        site_id,
-        fingerprint(key),
-        workspace.kit(site_id),
-        tuple(entry.id for entry in earlier),
+    kit = workspace.kit(entry.id)
+    return Change(
+        entry.id,
+        fingerprint(entry.public_key),
+        kit if kit.is_dir() else None,
+        number,
         workspace.consortium.digest,
     )
+
+
+def _sign(workspace: Workspace, sites: tuple[SiteEntry, ...]) -> int:
+    consortium = load_consortium(workspace.consortium_file)
+    number = workspace.roster_number + 1
+    roster = Roster(number, consortium.digest, sites, workspace.trusted_authorities)
+    key = open_signing_key(workspace.runs, consortium)
+    keep_roster(workspace.roster_file, sign_roster(roster, key), mode=0o644)
+    return number
 
 
 def write_kits(workspace: Workspace) -> None:
     """Bring every site's kit to the present study file, certificate and bundle."""
     consortium, bundle = workspace.consortium, workspace.bundle
     study = workspace.consortium_file.read_bytes()
-    authority = workspace.authority.certificate_file.read_bytes()
+    authority = workspace.trusted_authorities.encode()
+    roster = workspace.roster_file.read_bytes()
     for entry in consortium.config.sites:
         folder = workspace.kit(entry.id)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(folder / CONSORTIUM_FILE, study, mode=0o644)
         write_atomic(folder / CA_FILE, authority, mode=0o644)
+        write_atomic(folder / ROSTER_FILE, roster, mode=0o644)
         text = _kit_text(
             entry, workspace.settings.address, study=consortium.digest, bundle=bundle.sha256
         )
@@ -128,13 +199,38 @@ def site_states(workspace: Workspace, engine: Engine) -> list[dict[str, object]]
     return states
 
 
+def _refuse_fixed(consortium: Consortium) -> None:
+    if consortium.roster is None and consortium.config.sites:
+        msg = (
+            "Expected a study file without [[sites]], got one that lists them: it fixes who takes "
+            "part. Remove the tables and add each site with add-site."
+        )
+        raise InputError(msg)
+
+
+def _find(consortium: Consortium, site_id: str) -> SiteEntry:
+    entry = consortium.config.site(site_id)
+    if entry is None:
+        known = ", ".join(site.id for site in consortium.config.sites) or "none"
+        msg = f"Expected the id of a site, got {site_id!r}: there are {known}."
+        raise InputError(msg)
+    return entry
+
+
+def _read(file: Path, *, what: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        msg = f"Expected a site's {what} at {file}, got: {error.strerror}."
+        raise InputError(msg) from error
+
+
 def _read_public_key(file: Path) -> str:
     """The OpenSSH line of a key file, without its comment."""
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not text"
-        msg = f"Expected a site's identity.pub at {file}, got: {reason}."
+        text = _read(file, what="identity.pub").decode()
+    except UnicodeDecodeError as error:
+        msg = f"Expected a site's identity.pub at {file}, got: not text."
         raise InputError(msg) from error
     if "PRIVATE KEY" in text:
         msg = (
@@ -149,7 +245,7 @@ def _read_public_key(file: Path) -> str:
         raise InputError(msg) from error
 
 
-def _refuse_taken(entries: tuple[SiteEntry, ...], site_id: str, key: str) -> None:
+def _refuse_taken(entries: Iterable[SiteEntry], site_id: str, key: str) -> None:
     faults = []
     for entry in entries:
         if entry.id == site_id:

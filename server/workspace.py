@@ -7,6 +7,7 @@
 ``bundle/``           the code-free bundle whose hash sites approve
 ``kits/ID/``          what site ID receives
 ``runs/NAME/``        one folder a run: its study file, progress, signed models, report
+``runs/roster.json``  the study's sites, numbered and signed
 ``runs/keys/``        the key that signs every model; it never leaves the machine, mode 0600
 ``engine/``           database, shared secret and settings of the engine
 ``logs/``             what the engine's programs say
@@ -28,11 +29,12 @@ from pydantic import dataclasses as pydantic
 
 from privacy.vault import write_atomic
 from server.bundle import Bundle, build_bundle, load_bundle
-from server.pki import CertificateAuthority
+from server.pki import CertificateAuthority, trusted_authorities
 from server.signing import ready_signing_key
 from server.study_file import with_coordinator
 from shared_models.console import InputError
 from shared_models.consortium import Consortium, load_consortium
+from shared_models.roster import ROSTER_FILE, Roster, RosterError, SiteEntry, reread_roster
 from shared_models.toml import STRICT, load_toml
 
 SETTINGS_FILE = "coordinator.toml"
@@ -89,9 +91,49 @@ class Workspace:
         return self.folder / CONSORTIUM_FILE
 
     @property
+    def roster_file(self) -> Path:
+        """The sites of the study, signed; server apps read it beside the folders of their runs."""
+        return self.runs / ROSTER_FILE
+
+    @property
     def consortium(self) -> Consortium:
-        """The study as it stands now; read afresh, since sites may be added at any time."""
-        return load_consortium(self.consortium_file)
+        """The study as it stands now; read afresh, since sites come and go at any time.
+
+        Raises:
+            InputError: If the study file was edited since the roster was signed.
+        """
+        try:
+            return load_consortium(self.consortium_file, roster=self.roster_file)
+        except RosterError as error:
+            msg = (
+                f"{error} ({ROSTER_FILE}). If {self.consortium_file} was edited, every site has "
+                f"to agree to it: run 'vultus-coordinator kits {self.folder}' and send the kits."
+            )
+            raise InputError(msg) from error
+
+    @property
+    def sites_of_any_study(self) -> tuple[SiteEntry, ...]:
+        """The sites of the roster, also if the study file was edited since it was signed."""
+        held = self._held_roster
+        return held.sites if held else ()
+
+    @property
+    def roster_number(self) -> int:
+        """Number of the roster that was signed last; 0 before the first."""
+        held = self._held_roster
+        return held.number if held else 0
+
+    @property
+    def _held_roster(self) -> Roster | None:
+        if not self.roster_file.exists():
+            return None
+        study = load_consortium(self.consortium_file)
+        return reread_roster(self.roster_file.read_bytes(), public_key=study.coordinator_key)
+
+    @property
+    def trusted_authorities(self) -> str:
+        """Certificates, PEM, that sites trust: two while the authority is renewed."""
+        return trusted_authorities(self.folder / "pki")
 
     @cached_property
     def authority(self) -> CertificateAuthority:

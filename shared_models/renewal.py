@@ -1,7 +1,7 @@
 """A site's new identity key, vouched for by the old one.
 
-The site makes the new pair beside the old; its public half goes to the coordinator in a file that the
-old key signed, so that nobody else can put a key of theirs into the roster under the site's name.
+The site makes the new pair beside the old; its public half goes to the coordinator in a file that
+the old key signed, so that nobody else can put a key of theirs into the roster under its name.
 """
 
 from __future__ import annotations

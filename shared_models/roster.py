@@ -111,6 +111,22 @@ def read_roster(content: bytes, *, public_key: str | None, consortium_digest: st
     Raises:
         RosterError: If it may not be followed.
     """
+    roster = reread_roster(content, public_key=public_key)
+    if roster.consortium_digest != consortium_digest:
+        msg = (
+            f"The roster belongs to study {roster.consortium_digest[:12]}, agreed is "
+            f"{consortium_digest[:12]}"
+        )
+        raise RosterError(msg)
+    return roster
+
+
+def reread_roster(content: bytes, *, public_key: str | None) -> Roster:
+    """A roster of whatever study, if the coordinator signed it; for the coordinator's own use.
+
+    Raises:
+        RosterError: If it is not signed, or faulty.
+    """
     try:
         signed = _SIGNED.validate_json(content)
         signature = base64.b64decode(signed.signature, validate=True)
@@ -125,12 +141,6 @@ def read_roster(content: bytes, *, public_key: str | None, consortium_digest: st
     except ValidationError as error:
         msg = f"The coordinator signed a faulty roster: {error.errors()[0]['msg']}"
         raise RosterError(msg) from error
-    if roster.consortium_digest != consortium_digest:
-        msg = (
-            f"The roster belongs to study {roster.consortium_digest[:12]}, agreed is "
-            f"{consortium_digest[:12]}"
-        )
-        raise RosterError(msg)
     return roster
 
 

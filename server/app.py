@@ -19,6 +19,7 @@ from privacy.plan import PrivacyPlan
 from server.aggregation import epsilon_of_sums, epsilons_of_secure_sums
 from server.bundle import RUN_FOLDER
 from server.history import RunReport, SitePrivacy
+from server.pacing import pace_server_app
 from server.progress import Progress, write_progress
 from server.report import write_report
 from server.signing import open_signing_key
@@ -33,6 +34,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Conduct the run whose folder the run configuration names."""
+    pace_server_app()
     folder = Path(str(context.run_config[RUN_FOLDER]))
     conduct_run(grid, folder, run_id=str(context.run_id))
 

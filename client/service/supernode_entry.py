@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 from client.service.bundle_gate import BundleGate, install_gate
+from client.service.pacing import pace_supernode
 from privacy.audit import AuditLog
+from shared_models.pacing import Pace
 
 
 def main(arguments: list[str]) -> None:
@@ -25,6 +27,7 @@ def main(arguments: list[str]) -> None:
             on_contact=options.contact.touch,
         )
     )
+    pace_supernode(Pace())
     # Last of all: nothing of the engine runs before the gate stands.
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *engine_arguments]

@@ -15,9 +15,8 @@ import importlib
 import logging
 import signal
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -41,9 +40,12 @@ from flwr.supernode.runtime.run_clientapp import (
     push_task_output,
 )
 
+from client.service.pacing import pace_worker
 from client.service.wall import REREAD, identities
+from shared_models.pacing import Pace
 
-POLL_S = 0.1
+LONGEST_PAUSE_S = 1.0
+"""Between two looks for a request when none has come for long; both are on this machine."""
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 APP_FAILED = "The site could not answer; its own log says why"
 REFUSED = "bundle_not_approved: this site has not approved the bundle of the run"
@@ -61,6 +63,7 @@ class Worker:
         secret: What only the SuperNode and this process know.
         approved: SHA-256 of bundles whose runs are answered.
         current: Whether the files that the app lives on are still those of the start.
+        pace: When the SuperNode is asked for requests.
     """
 
     app: ClientApp
@@ -68,6 +71,7 @@ class Worker:
     secret: bytes
     approved: frozenset[str]
     current: Callable[[], bool] = lambda: True
+    pace: Pace = field(default_factory=lambda: Pace(longest_s=LONGEST_PAUSE_S))
 
     def serve(self) -> None:
         """Answer one request after another, as long as the site's files are those of the start."""
@@ -81,8 +85,9 @@ class Worker:
             answer = tasks.AcquireTask(request)
             if answer.HasField("task") and answer.token:
                 self._run(answer.token)
+                self.pace.note()
             else:
-                time.sleep(POLL_S)
+                self.pace.rest()
 
     def _run(self, token: str) -> None:
         """Take one request, answer it, and tell the SuperNode how it went."""
@@ -138,6 +143,7 @@ def main(arguments: list[str]) -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _leave)
     app: ClientApp = importlib.import_module("client.app").app
+    pace_worker()
     secret = options.secret_file.read_bytes()
     Worker(
         app,

@@ -299,6 +299,48 @@ def report(
     screen.next("open it in a browser; it needs no network and can be sent as it is")
 
 
+@app.command()
+@report_errors()
+def units(
+    folder: Folder,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the files there. Default: print them."),
+    ] = None,
+    user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Account to run as. Default: the owner of DIR."),
+    ] = None,
+    backup: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Copy the folder there every night, keys included."),
+    ] = None,
+) -> None:
+    """Print systemd units: the service, and with --backup a nightly copy of the folder.
+
+    They carry this folder's place and this installation's program. Write them anew when either
+    moves.
+    """
+    from server.units import make_units
+    from shared_models.systemd import write_units
+
+    workspace, screen = _open(folder), Screen()
+    made = make_units(workspace, user=user or workspace.folder.owner(), backup=backup)
+    if out is None:
+        for unit in made:
+            screen.say(f"# {unit.name}\n{unit.text}")
+        screen.next(f"write them with 'vultus-coordinator units {folder} --out FOLDER'.")
+        return
+    for path in write_units(made, out):
+        screen.say(str(path))
+    enabled = " ".join(unit.name for unit in (made[0], *made[2:]))
+    screen.next(
+        f"as root: cp {out}/vultus-coordinator-* /etc/systemd/system/ && systemctl daemon-reload",
+        f"as root: systemctl enable --now {enabled}",
+    )
+
+
 def _open(folder: Path) -> Workspace:
     from server.workspace import open_workspace
 

@@ -154,8 +154,9 @@ def units(
 
     They carry this site's paths and this installation's program. Write them anew when either moves.
     """
-    from client.service.units import make_units, write_units
+    from client.service.units import make_units
     from client.site import open_site
+    from shared_models.systemd import write_units
 
     screen = Screen()
     site = open_site(folder)

@@ -11,18 +11,12 @@ Source:
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from client.service.wall import find_boundary
 from client.site import Site
-from privacy.vault import write_atomic
-from shared_models.console import InputError
 from shared_models.supervision import program
-
-HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
-SCRATCH = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - places that a unit hides, none is written
+from shared_models.systemd import Unit, harden, plain_word, quote_command, quote_paths
 
 SERVICE = """\
 # Takes part in the study "{study}". Written by 'vultus-site units'; write it anew after an upgrade.
@@ -90,40 +84,6 @@ Persistent=true
 WantedBy=timers.target
 """
 
-HARDENING = """\
-UMask=0077
-NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
-ProtectSystem=strict
-ProtectHome={home}
-PrivateTmp={private_tmp}
-ProtectProc=invisible
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-LockPersonality=yes
-RemoveIPC=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self
-SystemCallFilter=~@privileged
-SystemCallErrorNumber=EPERM
-"""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One file for ``/etc/systemd/system``."""
-
-    name: str
-    text: str
-
 
 def make_units(site: Site, *, user: str, videos_group: str | None = None) -> list[Unit]:
     """Service, extraction and timer with this site's places and this environment's program.
@@ -140,18 +100,17 @@ def make_units(site: Site, *, user: str, videos_group: str | None = None) -> lis
     boundary = find_boundary(site.config_file)
     videos = [_optional(path) for path in boundary.outside]
     needed = [site.folder, script, *boundary.needed, Path(sys.prefix), Path(sys.base_prefix)]
-    hardening = HARDENING.format(
-        # A home that holds the site or this program cannot be hidden; the extraction may also
-        # find the face landmarker bundle in the account's cache.
-        home="read-only" if _lies_in(HOMES, needed) or not site.paths.face_model else "yes",
-        private_tmp="no" if _lies_in(SCRATCH, [*needed, *boundary.outside]) else "yes",
+    hardening = harden(
+        [*needed, *boundary.outside],
+        # The extraction may also find the face landmarker bundle in the account's cache.
+        keep_homes=not site.paths.face_model,
     )
     on_cpu = site.config.device.torch == "cpu"
     fields = {
         "site_id": site.id,
-        "study": _plain(site.consortium.config.study.name),
-        "user": _plain(user),
-        "group": f"SupplementaryGroups={_plain(videos_group)}\n" if videos_group else "",
+        "study": plain_word(site.consortium.config.study.name),
+        "user": plain_word(user),
+        "group": f"SupplementaryGroups={plain_word(videos_group)}\n" if videos_group else "",
         "start": quote_command([str(script), "start", str(site.folder)]),
         "extract": quote_command([str(script), "extract", str(site.folder)]),
         "outside": quote_paths(videos),
@@ -168,55 +127,6 @@ def make_units(site: Site, *, user: str, videos_group: str | None = None) -> lis
     ]
 
 
-def write_units(units: Sequence[Unit], folder: Path) -> list[Path]:
-    """Write units into a folder, readable by all, as systemd wants them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for unit in units:
-        path = folder / unit.name
-        write_atomic(path, unit.text.encode())
-        path.chmod(0o644)
-        written.append(path)
-    return written
-
-
-def quote_command(words: Iterable[str]) -> str:
-    r"""Words as ``ExecStart=`` reads them.
-
-    >>> print(quote_command(["/opt/a b/run", "50%", "$HOME"]))
-    "/opt/a b/run" "50%%" "$$HOME"
-    """
-    return " ".join(_quoted(word).replace("$", "$$") for word in words)
-
-
-def quote_paths(paths: Iterable[str]) -> str:
-    r"""Paths as a list such as ``InaccessiblePaths=`` reads them.
-
-    >>> print(quote_paths(['/srv/my "best" videos', "-/srv/b"]))
-    "/srv/my \"best\" videos" "-/srv/b"
-    """
-    return " ".join(_quoted(path) for path in paths)
-
-
 def _optional(path: Path) -> str:
     """A path that need not exist when the unit starts."""
     return f"-{path}"
-
-
-def _quoted(word: str) -> str:
-    escaped = _plain(word).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _plain(word: str) -> str:
-    """A word without line breaks, with systemd's own placeholders made harmless."""
-    if not word.isprintable():
-        msg = (
-            f"Expected a path or name of printable characters for a unit, got {word!r}: rename it."
-        )
-        raise InputError(msg)
-    return word.replace("%", "%%")
-
-
-def _lies_in(places: Iterable[Path], paths: Iterable[Path]) -> bool:
-    return any(path.resolve().is_relative_to(place) for place in places for path in paths)

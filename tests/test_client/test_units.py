@@ -12,9 +12,9 @@ from agreed_study import STUDY
 from typer.testing import CliRunner
 
 from client.cli import app
-from client.service.units import make_units, quote_command, quote_paths, write_units
+from client.service.units import make_units
 from client.site import Site, init_site, open_site
-from shared_models.console import InputError
+from shared_models.systemd import write_units
 
 ANALYZE = shutil.which("systemd-analyze")
 SYSTEMD = pytest.mark.skipif(ANALYZE is None, reason="no systemd-analyze on this machine")
@@ -81,18 +81,6 @@ def test_graphics_card_stays_visible_to_the_service_that_trains_on_it(site):
     text = site.config_file.read_text().replace('torch = "cpu"', 'torch = "cuda"')
     site.config_file.write_text(text)
     assert unit(open_site(site.folder), "vultus-site")["PrivateDevices"] == ["no"]
-
-
-@pytest.mark.parametrize("path", ["/srv/line\nbreak", "/srv/a\x00b", "/srv/a\tb"])
-def test_what_cannot_stand_in_a_unit_is_refused(path):
-    with pytest.raises(InputError, match="printable"):
-        quote_paths([path])
-
-
-def test_words_are_escaped_as_systemd_reads_them():
-    assert quote_command(["/a b", 'say "$x"', "100%", "back\\slash"]) == (
-        r'"/a b" "say \"$$x\"" "100%%" "back\\slash"'
-    )
 
 
 def test_command_writes_three_files_and_says_what_to_do(site, tmp_path):

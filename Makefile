@@ -6,7 +6,7 @@ DEMO := study-demo
 # Small networks gain nothing from many threads, and sites share the machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint benchmark clean
+.PHONY: demo test nightly lint clean
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,7 +20,10 @@ demo: $(BIN)/.installed  ## a consortium of 8 simulated sites, from patients to 
 	$(BIN)/vultus-simulate run --sites 8 --subjects 100 --rounds 30 --epsilon 3 --seed 1 --out $(DEMO)
 
 test: $(BIN)/.installed  ## every test that can run here; says what it skipped and why
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
+
+nightly: $(BIN)/.installed  ## the tests that are too long for every change
+	$(BIN)/pytest -m nightly
 
 lint: $(BIN)/.installed  ## style, types, layers
 	$(BIN)/ruff check .

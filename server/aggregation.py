@@ -3,34 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 
 from privacy.accounting import Release, compose, site_noise_multiplier
+from server.running_sums import RunningMean
 from shared_models.weights import State
 
 
-def average_updates(updates: Sequence[State], weights: Sequence[float]) -> State:
-    """Weighted mean of the sites' updates.
+def average_updates(updates: Iterable[State], weights: Iterable[int]) -> State:
+    """Weighted mean of the sites' updates, the same in whatever order they come.
 
     Args:
         updates: One state a site, all of one form.
         weights: Fixed weight of each site, > 0, as the study declares them.
 
     Raises:
-        ValueError: If there are no updates.
+        ValueError: If there are no updates, or one is too large to be summed.
     """
-    if not updates:
+    mean: RunningMean | None = None
+    for update, weight in zip(updates, weights, strict=True):
+        mean = mean or RunningMean(update)
+        mean.add(update, weight=weight)
+    if mean is None:
         msg = "Expected at least one update, got none"
         raise ValueError(msg)
-    total = math.fsum(weights)
-    mean = {name: torch.zeros_like(part) for name, part in updates[0].items()}
-    for update, weight in zip(updates, weights, strict=True):
-        for name, part in update.items():
-            mean[name].add_(part, alpha=weight / total)
-    return mean
+    return mean.mean()
 
 
 @dataclass

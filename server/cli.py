@@ -112,7 +112,7 @@ def add_site(
 @report_errors()
 def remove_site(
     folder: Folder,
-    site_id: Annotated[str, typer.Option("--id", help="The site that leaves.")],
+    site_id: Annotated[str, typer.Argument(metavar="ID", help="The site that leaves.")],
 ) -> None:
     """Take a site out: it is disconnected, and a run goes on without it from its next round.
 
@@ -130,10 +130,10 @@ def remove_site(
 @report_errors()
 def renew_site(
     folder: Folder,
-    site_id: Annotated[str, typer.Option("--id", help="The site with a new key.")],
+    site_id: Annotated[str, typer.Argument(metavar="ID", help="The site with a new key.")],
     renewal: Annotated[
         Path,
-        typer.Option(
+        typer.Argument(
             metavar="FILE", help="The file renewal.json that 'vultus-site renew-key' wrote."
         ),
     ],

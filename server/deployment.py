@@ -1,11 +1,11 @@
-"""The coordinator's processes: the engine's server, the starter of server apps, and their keeper.
+"""The coordinator's processes: the engine, the starter of server apps, the proxy, and their keeper.
 
 **Security.** In the engine's open-source edition the control interface does not ask who calls:
-whoever reaches the port and holds the consortium's CA certificate, which every site does, can list,
-start and stop runs and register or remove sites. The runtime interface is guarded by a secret file
-that only these processes share. Sites themselves are authenticated by their P-384 keys. Therefore
-the default is to listen on loopback only, and ``start`` warns when it listens elsewhere: then a
-reverse proxy or firewall has to let sites reach ``/v1/fleet/*`` and ``/health`` alone.
+whoever reaches the port can list, start and stop runs and register or remove sites. The runtime
+interface is guarded by a secret file that only these processes share. Sites themselves are
+authenticated by their P-384 keys. Therefore the engine listens on loopback, always, and the proxy
+(:mod:`server.proxy`) shows the outside what sites ask and nothing else. What a run started by
+somebody else brings along is not run either: :mod:`server.app_gate`.
 
 A run survives the death of the server: its database is on disk and the server app runs in another
 process, which waits until the server is back.
@@ -13,31 +13,28 @@ process, which waits until the server is back.
 
 from __future__ import annotations
 
-import datetime as dt
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from server.control import Engine
+from server.endpoint import Endpoint, endpoint_of, ready_endpoint
+from server.processes import children, health_file
+from server.proxy import passed_requests
+from server.readiness import Readiness, proxy_answers
 from server.roster import register_sites
-from server.workspace import LOOPBACK, Workspace
+from server.upkeep import CertificateUpkeep
+from server.workspace import Workspace
 from shared_models.console import CommandError, Screen
-from shared_models.supervision import (
-    Child,
-    Death,
-    Supervisor,
-    child_environment,
-    only_one,
-    program,
-    stop_signals,
-)
+from shared_models.supervision import Death, Supervisor, only_one, stop_signals
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Callable
 
 HEALTHY_WITHIN_S = 90.0
 POLL_S = 0.5
-RENEW_BEFORE_DAYS = 30
 
 
 class StartError(CommandError):
@@ -56,36 +53,37 @@ class Deployment:
     workspace: Workspace
     screen: Screen
 
-    @property
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """Where the engine listens; the same for as long as these processes live."""
+        return ready_endpoint(self.workspace)
+
+    @cached_property
     def engine(self) -> Engine:
         """The engine's control interface on this machine."""
-        return engine_of(self.workspace)
+        return Engine(self.endpoint.address, ca_certificate=self.endpoint.authorities)
 
     def serve(self) -> None:
         """Run until SIGTERM or Ctrl-C.
 
         Raises:
             SupervisionError: If this folder is served already, or a process cannot be kept alive.
-            StartError: If the engine does not become healthy, or its port is taken.
+            ProxyError: If nginx is asked for and not installed.
+            StartError: If the engine or the proxy does not become healthy.
+            PortError: If the port that sites connect to is taken.
         """
         with (
             only_one(self.workspace.engine / "lock", what=f"The coordinator {self._name}"),
             stop_signals() as stopping,
         ):
-            if self.engine.is_up():
-                msg = (
-                    f"Expected port {self.workspace.settings.port} to be free, got an answer from "
-                    "another coordinator: stop it, or change the port in coordinator.toml."
-                )
-                raise StartError(msg)
-            self._warn()
-            supervisor = Supervisor((self._superlink(), self._superexec()))
+            upkeep = CertificateUpkeep(self.workspace, self.endpoint, self.screen)
+            upkeep.renew()
+            supervisor = Supervisor(children(self.workspace, self.endpoint))
             try:
-                supervisor.start("flower-superlink")
-                self._await_health(supervisor, stopping)
-                supervisor.start("flower-superexec")
-                self._announce()
-                self._watch(supervisor, stopping)
+                self._bring_up(supervisor, stopping)
+                if not stopping.is_set():
+                    self._announce()
+                self._watch(supervisor, stopping, upkeep=upkeep)
             finally:
                 self.screen.say("Stopping ...")
                 supervisor.stop()
@@ -94,38 +92,48 @@ class Deployment:
     def _name(self) -> str:
         return self.workspace.consortium.config.study.name
 
-    def _await_health(self, supervisor: Supervisor, stopping: threading.Event) -> None:
+    def _bring_up(self, supervisor: Supervisor, stopping: threading.Event) -> None:
+        """Start the engine, then what needs it; nothing is shown to sites before it answers."""
+        supervisor.start("superlink")
+        self._await("superlink", self.engine.is_up, supervisor, stopping)
+        supervisor.start()
+        if self.workspace.settings.behind_nginx:
+            self._await("proxy", lambda: proxy_answers(self.workspace), supervisor, stopping)
+
+    def _await(
+        self,
+        name: str,
+        is_up: Callable[[], bool],
+        supervisor: Supervisor,
+        stopping: threading.Event,
+    ) -> None:
         deadline = time.monotonic() + HEALTHY_WITHIN_S
         while not stopping.is_set():
-            deaths = supervisor.poll()
-            if self.engine.is_up():
+            deaths = [death for death in supervisor.poll() if death.child.name == name]
+            if is_up():
                 return
             if deaths or time.monotonic() > deadline:
-                log = self.workspace.logs / "superlink.log"
+                log = self.workspace.logs / f"{name}.log"
                 reason = _reason(deaths) or f"no answer within {HEALTHY_WITHIN_S:.0f} s"
-                msg = f"Expected the engine to become healthy, got: {reason}. Its log is {log}."
+                msg = f"Expected {name} to become healthy, got: {reason}. Its log is {log}."
                 raise StartError(msg)
             stopping.wait(POLL_S)
 
-    def _watch(self, supervisor: Supervisor, stopping: threading.Event) -> None:
+    def _watch(
+        self, supervisor: Supervisor, stopping: threading.Event, *, upkeep: CertificateUpkeep
+    ) -> None:
         """Restart what dies, until told to stop."""
+        readiness = Readiness(self.workspace, self.endpoint, self.engine)
+        told = health_file(self.workspace)
         while not stopping.wait(POLL_S):
             for death in supervisor.poll():
                 self.screen.warn(
                     f"{death.child.name} ended with status {death.code}; starting it again. "
                     f"Log: {death.child.log}"
                 )
-
-    def _warn(self) -> None:
-        if self.workspace.settings.listen != LOOPBACK:
-            self.screen.warn(
-                f"listening on {self.workspace.settings.listen}. Whoever reaches the port and has "
-                "the consortium's CA certificate can start and stop runs and register sites. Let a "
-                "reverse proxy or firewall show sites only /v1/fleet/* and /health."
-            )
-        left = self.workspace.authority.server().not_after - dt.datetime.now(dt.UTC)
-        if left.days < RENEW_BEFORE_DAYS:
-            self.screen.warn(f"the coordinator's certificate ends in {left.days} days.")
+            if self.workspace.settings.health_port:
+                told.write(readiness.look(supervisor.pids()))
+            upkeep.look(supervisor)
 
     def _announce(self) -> None:
         """Register the sites, then say what is up and what to do."""
@@ -137,45 +145,29 @@ class Deployment:
             f"{self.workspace.settings.address}."
         )
         self.screen.say(f"Sites admitted: {', '.join(sites) or 'none yet'}.")
+        self._tell_own_proxy()
         self.screen.say(f"Logs: {self.workspace.logs}. Stop with Ctrl-C.")
         self.screen.next(
             f"in another terminal: vultus-coordinator status {folder}",
             f"when the sites are online: vultus-coordinator run {folder}",
         )
 
-    def _superlink(self) -> Child:
-        workspace, server = self.workspace, self.workspace.authority.server()
-        return self._child(
-            "flower-superlink",
-            "superlink",
-            ["--host", workspace.settings.listen, "--port", str(workspace.settings.port)],
-            ["--ssl-ca-certfile", str(workspace.authority.certificate_file)],
-            ["--ssl-certfile", str(server.certificate), "--ssl-keyfile", str(server.key)],
-            ["--enable-supernode-auth", "--disable-runtime-dependency-installation"],
-            ["--database", str(workspace.database), "--isolation", "process"],
-            ["--superexec-auth-secret-file", str(workspace.secret)],
+    def _tell_own_proxy(self) -> None:
+        """Without nginx, what a proxy of somebody's own may let through."""
+        if self.workspace.settings.behind_nginx:
+            return
+        self.screen.say(
+            "No proxy stands before the engine, which does not ask who calls: this machine alone "
+            "can connect. A proxy of your own has to verify the engine with "
+            f"{self.endpoint.authorities}, to limit bodies to 8 MiB, and to answer 404 to all but"
         )
-
-    def _superexec(self) -> Child:
-        workspace = self.workspace
-        return self._child(
-            "flower-superexec",
-            "superexec",
-            ["--runtime-api-address", workspace.local_address],
-            ["--root-certificates", str(workspace.authority.certificate_file)],
-            ["--superexec-auth-secret-file", str(workspace.secret)],
-        )
-
-    def _child(self, name: str, log: str, *arguments: list[str]) -> Child:
-        command = [str(program(name)), *(word for group in arguments for word in group)]
-        # Server apps are the only programs that may be started for a run.
-        environment = child_environment(self.workspace.engine, programs=["flwr-serverapp"])
-        return Child(name, tuple(command), environment, self.workspace.logs / f"{log}.log")
+        self.screen.say(passed_requests())
 
 
 def engine_of(workspace: Workspace) -> Engine:
     """The control interface of a coordinator folder's engine, whether it runs or not."""
-    return Engine(workspace.local_address, ca_certificate=workspace.authority.certificate_file)
+    endpoint = endpoint_of(workspace)
+    return Engine(endpoint.address, ca_certificate=endpoint.authorities)
 
 
 def _reason(deaths: list[Death]) -> str:

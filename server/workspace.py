@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic import dataclasses as pydantic
@@ -49,21 +49,51 @@ SETTINGS = """\
 [coordinator]
 # What sites connect to. The certificate in pki/ names this host; see 'vultus-coordinator init'.
 address = "{address}"
-# The interface that is listened on. {loopback} reaches this machine alone. On any other interface
-# whoever reaches the port and has the consortium's CA certificate can start and stop runs and
-# register sites: the engine does not ask who they are. Put a reverse proxy or a firewall before it.
+# The interface and port that sites reach. {loopback} reaches this machine alone.
 listen = "{listen}"
 port = {port}
+# "nginx": a reverse proxy listens there and lets through what sites may ask; the engine itself,
+# which does not ask who calls, stays on loopback. "none": no proxy, loopback only, to try things
+# out or to put a proxy of your own before it.
+proxy = "{proxy}"
+# Requests a second and connections at a time from one address; hospitals behind one address share.
+requests_per_s = {requests_per_s}
+connections = {connections}
+# Port on loopback for monitoring tools that speak the gRPC health protocol; 0 turns it off.
+health_port = 0
 """
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
 class CoordinatorSection:
-    """``[coordinator]``: where sites connect to, and what is listened on."""
+    """``[coordinator]``: where sites connect to, what listens there, and within which limits."""
 
     address: Annotated[str, Field(pattern=r"^\S+:\d{1,5}$")]
     listen: str = LOOPBACK
     port: Annotated[int, Field(ge=1, le=65535)] = 8443
+    proxy: Literal["nginx", "none"] | None = None
+    requests_per_s: Annotated[int, Field(ge=1, le=10_000)] = 100
+    connections: Annotated[int, Field(ge=1, le=1000)] = 64
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse to show the engine itself to the outside.
+
+        Raises:
+            ValueError: If it would listen on another interface than loopback without a proxy.
+        """
+        if self.proxy == "none" and not is_loopback(self.listen):
+            msg = (
+                f'Expected listen = "{LOOPBACK}" with proxy = "none", got "{self.listen}": the '
+                'engine does not ask who calls. Write proxy = "nginx", or put a proxy of your own '
+                "before it"
+            )
+            raise ValueError(msg)
+
+    @property
+    def behind_nginx(self) -> bool:
+        """Whether a proxy is started; files of earlier versions do not say."""
+        return self.proxy == "nginx" or (self.proxy is None and not is_loopback(self.listen))
 
 
 @pydantic.dataclass(frozen=True, config=STRICT)
@@ -147,7 +177,7 @@ class Workspace:
 
     @property
     def local_address(self) -> str:
-        """Where programs on this machine reach the engine."""
+        """Where programs on this machine reach what the sites reach."""
         listen = self.settings.listen
         host = LOOPBACK if listen in {EVERYWHERE, "::"} else listen
         return f"[{host}]:{self.settings.port}" if ":" in host else f"{host}:{self.settings.port}"
@@ -229,17 +259,24 @@ def create_workspace(
     study = with_coordinator(consortium_toml, public_key=ready_signing_key(folder / "runs"))
     write_atomic(folder / "engine" / "secret", secrets.token_hex(32).encode())
     write_atomic(folder / CONSORTIUM_FILE, study.encode(), mode=0o644)
-    listen = LOOPBACK if all(map(_is_loopback, hosts)) else EVERYWHERE
+    listen = LOOPBACK if all(map(is_loopback, hosts)) else EVERYWHERE
     host = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
     settings = SETTINGS.format(
-        address=f"{host}:{port}", listen=listen, port=port, loopback=LOOPBACK
+        address=f"{host}:{port}",
+        listen=listen,
+        port=port,
+        loopback=LOOPBACK,
+        proxy="none" if listen == LOOPBACK else "nginx",
+        requests_per_s=CoordinatorSection.requests_per_s,
+        connections=CoordinatorSection.connections,
     )
     # Last: its presence is what makes the folder a coordinator's.
     write_atomic(folder / SETTINGS_FILE, settings.encode())
     return open_workspace(folder)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or interface reaches this machine alone."""
     if host == "localhost":
         return True
     try:

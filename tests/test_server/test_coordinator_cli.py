@@ -20,11 +20,9 @@ from privacy.keys import create_identity_key
 from server.bundle import build_bundle, load_bundle
 from server.cli import app
 from server.control import Engine, RunState
-from server.deployment import Deployment
 from server.runs import Run, follow, start_run, summarize
 from server.study_file import new_study
 from server.workspace import open_workspace
-from shared_models.console import Screen
 from shared_models.consortium import ConsortiumConfig, StudyConfig, load_consortium
 from shared_models.supervision import only_one
 from shared_models.toml import parse_toml
@@ -351,17 +349,6 @@ def test_interrupting_run_stops_it_at_the_engine(
     assert told.exit_code == 1
     assert json.loads(told.stdout.splitlines()[-1])["status"] == "stopped"
     assert engine.states[0].is_over
-
-
-def test_listening_beyond_this_machine_is_warned_of(
-    with_site: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = with_site / "coordinator.toml"
-    Deployment(open_workspace(with_site), Screen())._warn()
-    assert capsys.readouterr().out == ""
-    file.write_text(file.read_text().replace('listen = "127.0.0.1"', 'listen = "0.0.0.0"'))
-    Deployment(open_workspace(with_site), Screen())._warn()
-    assert "reverse proxy" in capsys.readouterr().out
 
 
 def test_summary_has_the_keys_of_the_contract(with_site: Path) -> None:

@@ -28,8 +28,11 @@ import psutil
 from client.site import Site, open_site
 from client.site_template import REQUIRED_COLUMNS
 from server.bundle import describe_app
+from server.control import RunState
 from server.deployment import engine_of
 from server.pki import CertificateAuthority
+from server.proxy import ProxyError, find_nginx
+from server.readiness import proxy_answers
 from server.roster import write_kits
 from server.workspace import open_workspace
 from simulation.casting import command_for
@@ -168,6 +171,7 @@ class Deployment:
     second_start: subprocess.CompletedProcess[str] | None = None
     second_run: subprocess.CompletedProcess[str] | None = None
     hostile_sha256: str = ""
+    hostile_run: RunState | None = None
     exit_codes: dict[str, int] = field(default_factory=dict)
     left_behind: list[str] = field(default_factory=list)
 
@@ -191,7 +195,9 @@ def make_consortium(found: Deployment, *, with_videos: tuple[Path, Path] | None)
     address = f'address = "127.0.0.1:{upstream}"'
     text = settings.read_text()
     assert address in text
-    settings.write_text(text.replace(address, f'address = "127.0.0.1:{found.proxy.port}"'))
+    text = text.replace(address, f'address = "127.0.0.1:{found.proxy.port}"')
+    # As hospitals meet it, where nginx is installed.
+    settings.write_text(text.replace('proxy = "none"', f'proxy = "{present_proxy()}"'))
     study = found.coordinator / "consortium.toml"
     study.write_text(
         study.read_text()
@@ -208,6 +214,14 @@ def make_consortium(found: Deployment, *, with_videos: tuple[Path, Path] | None)
     for index, site_id in enumerate(SITES):
         add_simulated_subjects(found, site_id, generate_site(design, index))
     admit_sites(found, study)
+
+
+def present_proxy() -> str:
+    try:
+        find_nginx()
+    except ProxyError:
+        return "none"
+    return "nginx"
 
 
 def admit_sites(found: Deployment, study: Path) -> None:
@@ -333,8 +347,8 @@ def conduct(found: Deployment) -> None:
     with contextlib.ExitStack() as stack:
         serve = ("vultus-coordinator", "start", found.coordinator)
         stack.enter_context(background(found, "coordinator", *serve))
-        engine = engine_of(open_workspace(found.coordinator))
-        wait_for(engine.is_up, seconds=120, what="the engine's health")
+        workspace = open_workspace(found.coordinator)
+        wait_for(lambda: proxy_answers(workspace), seconds=120, what="the coordinator's health")
         authority = CertificateAuthority.load(found.coordinator / "pki")
         server = authority.server()
         found.proxy.start(authority.certificate_file, server.certificate, server.key)
@@ -362,7 +376,11 @@ def all_online(found: Deployment) -> bool:
 
 
 def send_hostile_bundle(found: Deployment) -> None:
-    """Start a run, past our own command line, whose bundle brings code for the sites."""
+    """Start runs, past our own command line, whose bundle brings code for the sites.
+
+    The first meets the gate of the coordinator's server apps; before the second the coordinator
+    itself goes bad and takes the bundle for its own.
+    """
     from flwr.cli.build import build_fab_from_files
 
     marker = found.root / "hostile-code-ran"
@@ -378,6 +396,10 @@ def send_hostile_bundle(found: Deployment) -> None:
     folder.mkdir()
     (folder / "consortium.toml").write_bytes(workspace.consortium_file.read_bytes())
     config = {"run-folder": str(folder)}
+    run_id = engine.start_run(content, found.hostile_sha256, config=config)
+    wait_for(lambda: engine.run_state(run_id).is_over, seconds=60, what="a refusal by the gate")
+    found.hostile_run = engine.run_state(run_id)
+    workspace.bundle.path.write_bytes(content)
     run_id = engine.start_run(content, found.hostile_sha256, config=config)
     wait_for(
         lambda: all(refusals(found, site_id) for site_id in SITES),

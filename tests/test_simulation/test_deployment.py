@@ -187,6 +187,13 @@ def test_search_would_have_found_what_a_site_did_send(deployed: Deployment) -> N
     assert b"epsilon_spent" in sent
 
 
+def test_hostile_bundle_is_refused_by_the_coordinator_with_the_reason(deployed: Deployment) -> None:
+    assert deployed.hostile_run is not None
+    assert deployed.hostile_run.outcome == "failed"
+    assert "bundle_not_approved" in deployed.hostile_run.details
+    assert deployed.hostile_sha256 in deployed.hostile_run.details
+
+
 def test_hostile_bundle_is_refused_by_every_site_and_none_of_it_runs(deployed: Deployment) -> None:
     for site_id in SITES:
         assert set(refusals(deployed, site_id)) == {deployed.hostile_sha256}

@@ -1,0 +1,145 @@
+"""Health of supervised processes over the standard gRPC protocol, for monitoring tools.
+
+The supervisor writes what it sees into a file (:class:`HealthFile`); a process of its own serves
+that on loopback (``grpc.health.v1``, Check and Watch), since a supervisor that forks must not hold
+threads. A file that nobody renews counts for nothing: all of its services become NOT_SERVING, so
+that a supervisor that hangs is seen as well as one that is gone.
+
+The protocol is not encrypted and asks nobody who they are; it says which of a few names are up and
+is offered on loopback only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from privacy.vault import write_atomic
+from shared_models.supervision import Child
+
+if TYPE_CHECKING:
+    from grpc_health.v1.health import HealthServicer
+
+OVERALL = ""
+"""The name under which the protocol asks for all of a server."""
+LOOPBACK = "127.0.0.1"
+STALE_AFTER_S = 10.0
+RENEW_S = 1.0
+LOOK_S = 0.1
+MODULE = "shared_models.health"
+
+
+@dataclass
+class HealthFile:
+    """What the supervisor last saw of each service.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+    _written: Mapping[str, bool] = field(default_factory=dict, init=False, repr=False)
+    _renewed: float = field(default=float("-inf"), init=False, repr=False)
+
+    def write(self, services: Mapping[str, bool]) -> None:
+        """Say which services are up; cheap enough to be called all the time."""
+        now = time.monotonic()
+        if services != self._written or not self.path.exists():
+            write_atomic(self.path, json.dumps(dict(services)).encode())
+            self._written = dict(services)
+        elif now - self._renewed >= RENEW_S:
+            os.utime(self.path)
+        else:
+            return
+        self._renewed = now
+
+    def child(self, port: int, *, environment: Mapping[str, str], log: Path) -> Child:
+        """The process that serves this file.
+
+        Args:
+            port: Port on loopback.
+            environment: All variables it sees.
+            log: Where its output goes.
+        """
+        command = (sys.executable, "-m", MODULE, "--port", str(port), "--file", str(self.path))
+        return Child("health", command, environment, log)
+
+
+def read_health(path: Path) -> dict[str, bool]:
+    """The services of a file; all down if nobody has renewed it for long, none if it is missing."""
+    try:
+        age_s = time.time() - path.stat().st_mtime
+        services = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    fresh = age_s <= STALE_AFTER_S
+    return {str(name): bool(up) and fresh for name, up in services.items()}
+
+
+def serve_health(path: Path, port: int, *, stopping: threading.Event) -> None:
+    """Serve a file on loopback until told to stop.
+
+    Raises:
+        RuntimeError: If the port is taken.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+    from grpc_health.v1 import health, health_pb2_grpc
+
+    # Each watcher holds a thread for as long as it watches.
+    server = grpc.server(ThreadPoolExecutor(max_workers=16), options=[("grpc.so_reuseport", 0)])
+    servicer = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
+    # Never another interface: whoever asks is not asked who they are.
+    server.add_insecure_port(f"{LOOPBACK}:{port}")
+    known = _announce(servicer, {}, {OVERALL: False})
+    server.start()
+    try:
+        while not stopping.wait(LOOK_S):
+            known = _announce(servicer, known, read_health(path))
+    finally:
+        server.stop(grace=1).wait()
+
+
+def _announce(
+    servicer: HealthServicer, known: Mapping[str, bool], seen: Mapping[str, bool]
+) -> dict[str, bool]:
+    """Tell watchers what changed; services that are no longer named are down."""
+    from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+    now = {**dict.fromkeys(known, False), **seen}
+    for name, up in now.items():
+        if known.get(name) != up:
+            serving = HealthCheckResponse.SERVING if up else HealthCheckResponse.NOT_SERVING
+            servicer.set(name, serving)
+    return now
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="health", description=__doc__)
+    parser.add_argument("--port", type=int, required=True, help=f"port on {LOOPBACK}")
+    parser.add_argument("--file", type=Path, required=True, help="what the supervisor writes")
+    options = parser.parse_args(arguments)
+    stopping = threading.Event()
+
+    def note(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, note)
+    serve_health(options.file, options.port, stopping=stopping)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from client.site import Site
 from client.withdrawal.exclusion import Exclusion, short_id
@@ -151,11 +153,26 @@ def write_certificate(site: Site, certificate: Certificate) -> Path:
     folder = site.paths.state / CERTIFICATES_FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     path = _free_path(folder, certificate.exclusion)
-    document = certificate.to_json(site)
+    sheet = _sheet(site, certificate, path)
+    return write_signed(path, certificate.to_json(site), key=site.identity_key, sheet=sheet)
+
+
+def write_signed(
+    path: Path, document: Mapping[str, object], *, key: EllipticCurvePrivateKey, sheet: str
+) -> Path:
+    """Write a document that can be checked without this program; its path, which appears last.
+
+    Args:
+        path: Where the JSON goes; signature, public key and sheet take its name with ``.sig``,
+            ``.pem`` and ``.txt``.
+        document: What is signed.
+        key: Whose signature it bears.
+        sheet: The same for people.
+    """
     data = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-    write_atomic(path.with_suffix(".pem"), _public_pem(site))
-    write_atomic(path.with_suffix(".txt"), _sheet(site, certificate, path).encode())
-    write_atomic(path.with_suffix(".sig"), sign(site.identity_key, data))
+    write_atomic(path.with_suffix(".pem"), _public_pem(key))
+    write_atomic(path.with_suffix(".txt"), sheet.encode())
+    write_atomic(path.with_suffix(".sig"), sign(key, data))
     write_atomic(path, data)
     return path
 
@@ -175,8 +192,8 @@ def _free_path(folder: Path, exclusion: Exclusion) -> Path:
     return next(folder / name for name in names if not (folder / name).exists())
 
 
-def _public_pem(site: Site) -> bytes:
-    return site.identity_key.public_key().public_bytes(
+def _public_pem(key: EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
 

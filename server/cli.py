@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.models_cli import ListByDefault, models
 from shared_models.console import FAILED, CommandLine, InputError, Screen, report_errors
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ app = CommandLine(
         "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused by policy."
     ),
 )
+app.add_typer(models, name="models", cls=ListByDefault)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]

@@ -214,7 +214,7 @@ def _nobody_writes(store: Path) -> Iterator[None]:
 
 
 def _files_below(folder: Path) -> list[Path]:
-    found = folder.rglob("*") if folder.is_dir() else ()
+    found = sorted(folder.rglob("*")) if folder.is_dir() else ()
     return [path for path in found if path.is_symlink() or path.is_file()]
 
 

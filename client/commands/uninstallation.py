@@ -98,7 +98,7 @@ def _tell(screen: Screen, site: Site, done: Uninstalled) -> None:
     screen.warn(NO_LEDGER)
     screen.next(
         f"send the coordinator {done.certificate} and its .sig; they run "
-        f"vultus-coordinator remove-site DIR --id {site.id}",
+        f"vultus-coordinator remove-site DIR {site.id}",
         "remove the systemd units, backups of keys/ and state/, exported tables and pages",
         *([f"decide on what stayed: {', '.join(map(str, done.left))}"] if done.left else []),
     )

@@ -247,7 +247,7 @@ def test_without_two_agreements_nothing_happens(site, answer, tmp_path):
 def test_two_agreements_destroy(site, tmp_path):
     result = run(site.folder, "--out", tmp_path / "proof", answer=f"y\n{site.id}\n")
     assert result.exit_code == 0, result.output
-    assert f"remove-site DIR --id {site.id}" in " ".join(result.output.split())
+    assert f"remove-site DIR {site.id}" in " ".join(result.output.split())
     assert not (site.folder / "keys").exists()
 
 

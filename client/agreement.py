@@ -1,16 +1,22 @@
-"""Agreeing: a person sees what a new study file or a kit changes before anything is written."""
+"""Agreeing: a person sees what is asked and what it changes before anything is written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from client.site import CONSORTIUM_FILE, SITE_FILE
 from client.site_template import describe_changes
-from shared_models.console import InputError, Screen
+from shared_models.console import InputError, RefusedError, Screen
 from shared_models.consortium import load_consortium
+
+if TYPE_CHECKING:
+    from client.approval.inspection import BundleView
+    from client.approval.question import Topic
+    from client.service.kit import Proposal
 
 
 def agree_to_study(screen: Screen, folder: Path, consortium_file: Path, *, yes: bool) -> None:
@@ -48,3 +54,42 @@ def agree_to_changes(screen: Screen, changes: Sequence[str], *, yes: bool) -> bo
         msg = "Nothing was changed, because it was not agreed to."
         raise InputError(msg)
     return True
+
+
+def agree_to_proposal(screen: Screen, proposal: Proposal, *, yes: bool) -> bool:
+    """Show what a kit asks and changes, and ask once; True once the person agreed.
+
+    Raises:
+        InputError: If the person does not agree.
+        RefusedError: If the kit's bundle could never be approved, or a script said yes to something
+            that a person has to decide.
+    """
+    if not proposal.changes:
+        return agree_to_changes(screen, (), yes=yes)
+    show_topics(screen, proposal.topics)
+    refuse_unapprovable(proposal.bundle)
+    if proposal.alarms and yes:
+        listed = "\n".join(proposal.alarms)
+        msg = f"{listed}\nNothing was changed: a person has to decide this. Run it without --yes."
+        raise RefusedError(msg)
+    return agree_to_changes(screen, proposal.changes, yes=yes)
+
+
+def show_topics(screen: Screen, topics: Sequence[Topic]) -> None:
+    """Print what a person has to know before saying yes."""
+    for topic in topics:
+        screen.say(topic.title, style="bold")
+        for line in topic.lines:
+            screen.say(f"  {line}")
+    screen.say()
+
+
+def refuse_unapprovable(bundle: BundleView) -> None:
+    """Refuse a bundle that nobody may approve.
+
+    Raises:
+        RefusedError: With every reason, if there is one.
+    """
+    if not bundle.is_approvable:
+        msg = f"Bundle {bundle.sha256} cannot be approved: {'; '.join(bundle.faults)}."
+        raise RefusedError(msg)

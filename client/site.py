@@ -32,6 +32,7 @@ LEDGER_KEY = "ledger.pem"
 EXCHANGE_KEY = "exchange.key"
 IDENTITY_KEY = "identity"
 IDENTITY_PUBLIC = "identity.pub"
+IDENTITY_NEXT = "identity.next"
 PRIVATE_FOLDERS = ("keys", "store", "state", "videos")
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -120,7 +121,15 @@ class Site:
 
     @property
     def identity_key_file(self) -> Path:
-        """The private key file by which the coordinator knows the site."""
+        """The private key file by which the coordinator knows the site.
+
+        A key that was asked for (:mod:`client.renewal`) counts once study or roster name it.
+        """
+        renewed = self.paths.keys / IDENTITY_NEXT
+        if self.entry is not None and renewed.exists():
+            line = keys.public_line(keys.load_identity_key(renewed))
+            if line.split() == self.entry.public_key.split()[:2]:
+                return renewed
         return self.paths.keys / IDENTITY_KEY
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, fields
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -44,7 +44,10 @@ class PathsSection:
 
 @dataclass(frozen=True, config=STRICT)
 class PolicySection:
-    """``[policy]``: the limits that no coordinator can move; without it everything is refused."""
+    """``[policy]``: the limits that no coordinator can move; without it everything is refused.
+
+    What may run under these limits stands in ``approvals.toml``, bound to the study.
+    """
 
     max_epsilon_per_subject: Annotated[float, Field(gt=0)]
     min_noise_multiplier: Annotated[float, Field(ge=0)]
@@ -52,15 +55,30 @@ class PolicySection:
     max_rounds: Annotated[int, Field(ge=1)]
     max_delta: Annotated[float, Field(gt=0, lt=0.1)]
     allowed_networks: Annotated[tuple[str, ...], Field(min_length=1)]
-    approved_bundles: tuple[Sha256, ...] = ()
     allow_no_privacy: bool = False
     require_secure_sum: bool = False
     max_epsilon_per_year: Annotated[float, Field(gt=0)] | None = None
     allowed_features: Annotated[tuple[str, ...], Field(min_length=1)] = ("behaviour",)
+    approve_members: bool = False
+    approved_bundles: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a list of bundles: a hash alone says nothing of the study that it was meant for.
+
+        Raises:
+            ValueError: If there is one, as earlier versions wrote it.
+        """
+        if self.approved_bundles is not None:
+            msg = (
+                "Expected no approved_bundles in [policy], since approvals stand in approvals.toml "
+                "now: delete the line, then run 'vultus-site approve DIR'"
+            )
+            raise ValueError(msg)
 
     def to_policy(self) -> SitePolicy:
         """The limits as the privacy layer checks them."""
-        return SitePolicy(**vars(self))
+        limits = {field.name: getattr(self, field.name) for field in fields(SitePolicy)}
+        return SitePolicy(**limits)
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -73,8 +73,9 @@ allowed_networks = ["{network}"]
 allowed_features = ["{features}"]
 # Whether the coordinator may never see this site's contribution alone, only the sum of all sites.
 require_secure_sum = {require_secure_sum}
-# SHA-256 of the bundles that may start here; 'vultus-site join' fills it.
-approved_bundles = []
+# Whether people here approve each other site by name before anything is done together with it:
+# 'vultus-site approve' shows those that wait. What may run stands in approvals.toml.
+approve_members = false
 # Whether a study without any privacy may run; for simulated subjects only.
 allow_no_privacy = {allow_no_privacy}
 

@@ -24,10 +24,10 @@ class SitePolicy:
         max_rounds: most releases in one run, >= 1.
         allowed_networks: registry names that may be trained here; empty allows none.
         allowed_features: names of the feature sets that may be learned from; empty allows none.
-        approved_bundles: SHA-256 (hex) of the application bundles that may run here.
         max_delta: largest delta a guarantee may be stated at, in (0, 1).
         allow_no_privacy: lets mode ``off`` through; for simulated data only.
         require_secure_sum: refuses every mode in which the coordinator sees this site's release.
+        approve_members: refuses every list of sites with one that this site has not approved.
 
     Raises:
         PolicyError: any value is out of its range; all faults are reported at once.
@@ -38,12 +38,12 @@ class SitePolicy:
     min_subjects: int
     max_rounds: int
     allowed_networks: tuple[str, ...]
-    approved_bundles: tuple[str, ...]
     max_delta: float
     allow_no_privacy: bool = False
     require_secure_sum: bool = False
     max_epsilon_per_year: float | None = None
     allowed_features: tuple[str, ...] = ("behaviour",)
+    approve_members: bool = False
 
     def __post_init__(self) -> None:
         yearly = self.max_epsilon_per_year
@@ -116,13 +116,6 @@ def check_plan(  # noqa: PLR0913 - a plan, the limits, and what is counted again
     if plan.mode == "off":
         return violations + _check_no_privacy(policy)
     return violations + _check_privacy(plan, policy)
-
-
-def check_bundle(digest: str, policy: SitePolicy | None) -> list[Violation]:
-    """Whether the application bundle of this SHA-256 (hex) may run here; empty means allowed."""
-    if policy is not None and digest in policy.approved_bundles:
-        return []
-    return [Violation("approved_bundles", f"Bundle {digest} is not approved at this site.")]
 
 
 def _check_scale(policy: SitePolicy, *, rounds: int, subjects: int) -> list[Violation]:

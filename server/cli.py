@@ -95,15 +95,25 @@ def add_site(
     weight: Annotated[
         int, typer.Option(min=1, help="Number of subjects the site is counted with; published.")
     ] = 100,
+    face_model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The face landmarker bundle, to be part of this and every later kit.",
+        ),
+    ] = None,
 ) -> None:
     """Admit a site: its key enters the roster, its kit is written.
 
     No other site has to be told: each learns it with its next run, or with the next round of one
     that is under way.
     """
+    from server.kits import keep_face_model
     from server.roster import add_site as admit
 
     workspace, screen = _open(folder), Screen()
+    if face_model is not None:
+        keep_face_model(workspace, face_model)
     change = admit(workspace, site_id, key_file=key, weight=weight)
     _register_if_up(workspace, screen)
     screen.say(f"Site {change.site_id} admitted; key {change.fingerprint}")
@@ -211,7 +221,8 @@ def kits(folder: Folder) -> None:
 
     After an edit of the study file each site has to agree to it: send every site its kit.
     """
-    from server.roster import sign_anew, write_kits
+    from server.kits import write_kits
+    from server.roster import sign_anew
 
     workspace, screen = _open(folder), Screen()
     number = sign_anew(workspace)

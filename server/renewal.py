@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from server.kits import write_kits
 from server.pki import ServerCertificate
-from server.roster import sign_anew, write_kits
+from server.roster import sign_anew
 from server.workspace import Workspace
 from shared_models.console import InputError
 

@@ -1,37 +1,24 @@
-"""The sites of a consortium: admitted, renewed and removed by key, each with the kit it needs.
-
-A kit holds nothing secret. It has to reach the site unaltered: the site compares the digests it
-shows with those that ``add-site`` printed.
-"""
+"""The sites of a consortium: admitted, renewed and removed by key."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import tomlkit
 from cryptography.hazmat.primitives import serialization
 
 from privacy.keys import KeyFileError, fingerprint, load_public_line, public_line
-from privacy.vault import write_atomic
 from server.control import Engine
+from server.kits import drop_kit, write_kits
 from server.signing import open_signing_key
-from server.workspace import CONSORTIUM_FILE, Workspace
+from server.workspace import Workspace
 from shared_models.console import InputError
 from shared_models.consortium import Consortium, load_consortium
 from shared_models.renewal import read_renewal
-from shared_models.roster import ROSTER_FILE, Roster, SiteEntry, keep_roster, sign_roster
+from shared_models.roster import Roster, SiteEntry, keep_roster, sign_roster
 from shared_models.toml import parse_toml
-
-KIT_FILE = "kit.toml"
-CA_FILE = "ca.crt"
-KIT_NOTE = (
-    "What a site needs to join; made by 'vultus-coordinator add-site'. Nothing here is secret, but",
-    "compare the digests with the coordinator by telephone before you trust them.",
-)
 
 
 @dataclass(frozen=True)
@@ -86,9 +73,7 @@ def remove_site(workspace: Workspace, site_id: str) -> Change:
     _refuse_fixed(consortium)
     entry = _find(consortium, site_id)
     rest = tuple(site for site in consortium.config.sites if site.id != site_id)
-    kit = workspace.kit(site_id)
-    if kit.is_dir():
-        shutil.rmtree(kit)
+    drop_kit(workspace, site_id)
     return _change(workspace, rest, entry)
 
 
@@ -148,24 +133,6 @@ def _sign(workspace: Workspace, sites: tuple[SiteEntry, ...]) -> int:
     key = open_signing_key(workspace.runs, consortium)
     keep_roster(workspace.roster_file, sign_roster(roster, key), mode=0o644)
     return number
-
-
-def write_kits(workspace: Workspace) -> None:
-    """Bring every site's kit to the present study file, certificate and bundle."""
-    consortium, bundle = workspace.consortium, workspace.bundle
-    study = workspace.consortium_file.read_bytes()
-    authority = workspace.trusted_authorities.encode()
-    roster = workspace.roster_file.read_bytes()
-    for entry in consortium.config.sites:
-        folder = workspace.kit(entry.id)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(folder / CONSORTIUM_FILE, study, mode=0o644)
-        write_atomic(folder / CA_FILE, authority, mode=0o644)
-        write_atomic(folder / ROSTER_FILE, roster, mode=0o644)
-        text = _kit_text(
-            entry, workspace.settings.address, study=consortium.digest, bundle=bundle.sha256
-        )
-        write_atomic(folder / KIT_FILE, text.encode(), mode=0o644)
 
 
 def register_sites(workspace: Workspace, engine: Engine) -> tuple[str, ...]:
@@ -254,25 +221,6 @@ def _refuse_taken(entries: Iterable[SiteEntry], site_id: str, key: str) -> None:
             faults.append(f"Expected a key of its own, got the key of site {entry.id!r}.")
     if faults:
         raise InputError("\n".join(faults))
-
-
-def _kit_text(entry: SiteEntry, address: str, *, study: str, bundle: str) -> str:
-    document = tomlkit.document()
-    for line in KIT_NOTE:
-        document.add(tomlkit.comment(line))
-    kit = tomlkit.table()
-    kit.update(
-        {
-            "site_id": entry.id,
-            "address": address,
-            "consortium_sha256": study,
-            "bundle_sha256": bundle,
-            "vultus_version": version("vultus"),
-            "flwr_version": version("flwr"),
-        }
-    )
-    document.add("kit", kit)
-    return tomlkit.dumps(document)
 
 
 def _pem(public_openssh: str) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from datetime import UTC, datetime, timedelta
-from importlib.metadata import version
 from pathlib import Path
 
 from client.checkup.finding import Ailment
@@ -35,7 +34,7 @@ def permissions(site: Site) -> str:
 
 
 def keys(site: Site) -> str:
-    """The private keys open, and the study knows the public one."""
+    """The private keys open, and the study knows the public one, or waits for a renewed one."""
     _ = site.storage_key, site.ledger_key
     own, entry = public_line(site.identity_key), site.entry
     if entry is not None and entry.public_key.split()[:2] != own.split()[:2]:
@@ -57,38 +56,42 @@ def policy(site: Site) -> str:
 
 def kit(site: Site) -> str:
     """The coordinator's kit fits what is installed and what was agreed to."""
-    from client.service.kit import CA_FILE, KIT_FILE, KitFile
+    from client.approval.record import approved_bundles
+    from client.service.kit import find_version_faults
+    from shared_models.kits import AUTHORITY_FILE, KIT_FILE, KitFile
     from shared_models.toml import load_toml
 
     if not (site.folder / KIT_FILE).is_file():
         return "does not apply: no kit was taken yet"
-    terms = load_toml(site.folder / KIT_FILE, KitFile).kit
+    taken = load_toml(site.folder / KIT_FILE, KitFile)
     again = f"ask the coordinator for a new kit and run 'vultus-site join {site.folder} KIT'"
-    wrong = [
-        f"{name} {theirs} (installed is {version(name)})"
-        for name, theirs in (("vultus", terms.vultus_version), ("flwr", terms.flwr_version))
-        if theirs != version(name)
-    ]
-    if wrong:
-        msg = f"The kit was made by {' and '.join(wrong)}: install the same versions, or {again}."
+    if wrong := list(find_version_faults(taken)):
+        msg = f"The kit was made by other versions. {' '.join(wrong)} Or {again}."
         raise Ailment(msg)
-    if terms.consortium_sha256 != site.consortium.digest:
+    if taken.consortium_sha256 != site.consortium.digest:
         msg = f"The kit belongs to another study file than the pinned one: {again}."
         raise Ailment(msg)
-    if site.policy and terms.bundle_sha256 not in site.policy.approved_bundles:
-        msg = f"[policy] approved_bundles lacks the bundle of the kit: {again}."
+    if taken.kit.bundle_sha256 not in approved_bundles(site):
+        msg = (
+            "Nobody has approved the bundle of the kit for the study and the privacy plans as they "
+            f"are now: run 'vultus-site approve {site.folder}'."
+        )
         raise Ailment(msg)
-    until = _valid_until(site.folder / CA_FILE)
+    until = _valid_until(site.folder / AUTHORITY_FILE)
     if until - datetime.now(UTC) < RENEWAL:
         msg = f"The certificate authority of the kit ends on {until:%Y-%m-%d}: {again}."
         raise Ailment(msg)
-    return f"for {terms.address}, its authority holds until {until:%Y-%m-%d}"
+    return (
+        f"number {taken.kit.number} for {taken.kit.address}, its authority holds until "
+        f"{until:%Y-%m-%d}"
+    )
 
 
 def _valid_until(certificate: Path) -> datetime:
     from cryptography import x509
 
-    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    authorities = x509.load_pem_x509_certificates(certificate.read_bytes())
+    return max(authority.not_valid_after_utc for authority in authorities)
 
 
 def thresholds(site: Site) -> str:

@@ -88,31 +88,6 @@ def doctor(
 
 @app.command()
 @report_errors(exit_codes)
-def join(
-    folder: Folder,
-    kit: Annotated[
-        Path, typer.Argument(metavar="KIT", help="The kit folder that the coordinator sent.")
-    ],
-    *,
-    yes: Annotated[bool, typer.Option("--yes", help="Agree without being asked.")] = False,
-) -> None:
-    """Take over the coordinator's kit: address, certificate, study, approved bundle.
-
-    Shows what would change in site.toml and asks before anything is written.
-    """
-    from client.agreement import agree_to_changes
-    from client.service.kit import join_site
-
-    screen = Screen()
-    site = join_site(
-        folder, kit, confirm=lambda changes: agree_to_changes(screen, changes, yes=yes)
-    )
-    screen.say(f"Site '{site.id}' has joined with {kit}.")
-    screen.next(f"run 'vultus-site start {folder}'.")
-
-
-@app.command()
-@report_errors(exit_codes)
 def start(folder: Folder) -> None:
     """Connect to the coordinator and take part in its runs until stopped (Ctrl-C).
 

@@ -10,8 +10,10 @@ import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-FACE_MODEL_NAME = "face_landmarker.task"
-FACE_MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+from shared_models import face_model
+
+FACE_MODEL_NAME = face_model.FACE_MODEL_FILE
+FACE_MODEL_SHA256 = face_model.FACE_MODEL_SHA256
 FACE_MODEL_URL = (
     "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/"
     "float16/1/face_landmarker.task"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from client.renewal import retired_keys
 from client.site import Site
 from privacy import audit
 from privacy.keys import public_line, sign, verify
@@ -44,7 +45,9 @@ def check_anchor(anchor: Anchor | None, site: Site, ledger: PrivacyLedger) -> No
     if anchor is None:
         return
     statement = anchor_statement(anchor, site_id=site.id)
-    if not verify(public_line(site.identity_key), anchor.signature, statement):
+    # What an earlier key of the site vouched for holds as long as its records do.
+    own = (public_line(site.identity_key), *retired_keys(site))
+    if not any(verify(key, anchor.signature, statement) for key in own):
         msg = "The anchor that the coordinator keeps was not signed by this site"
         raise AnchorError(msg)
     if not ledger.extends(anchor.ledger_rows, anchor.ledger_head):

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from client.learning.admission import RefusedError
+from client.renewal import adopt_next_key, own_keys
 from client.site import Site
 from privacy.audit import AuditLog
-from privacy.keys import public_line
 from privacy.vault import write_atomic
 from shared_models.consortium import Consortium
 from shared_models.messages import RefusalCode
@@ -42,7 +42,7 @@ def follow_roster(site: Site, content: bytes) -> Site:
     keep_roster(site.paths.roster, content)
     _trust(site, newer)
     _note(site, newer)
-    return replace(site, consortium=newer)
+    return adopt_next_key(replace(site, consortium=newer))
 
 
 def _refuse_step_back(held: Consortium, newer: Consortium) -> None:
@@ -56,8 +56,7 @@ def _refuse_step_back(held: Consortium, newer: Consortium) -> None:
 
 def _refuse_without_us(site: Site, newer: Consortium) -> None:
     entry = newer.config.site(site.id)
-    own = public_line(site.identity_key).split()[:2]
-    if entry is None or entry.public_key.split()[:2] != own:
+    if entry is None or " ".join(entry.public_key.split()[:2]) not in own_keys(site):
         msg = f"Roster {newer.roster_number} does not name this site with the key that it holds"
         raise RefusedError(RefusalCode.ROSTER, msg)
 

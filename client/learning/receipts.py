@@ -9,9 +9,13 @@ was logged before.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from client.renewal import retired_keys
 from client.site import Site
+from privacy import audit
 from privacy.audit import AuditEntry, AuditLog
 from privacy.keys import public_line, sign, verify
 from privacy.ledger import YEAR, PrivacyLedger, Reservation
@@ -70,6 +74,42 @@ def release_name(run_id: object, server_round: object, asked: object, attempt: o
     return f"{run_id}/{server_round}/{asked}/{attempt}"
 
 
+def find_receipt(log: Path, name: str) -> AuditEntry | None:
+    """The first receipt of an answer; None if no answer to it was ever about to leave.
+
+    Args:
+        log: The site's log.
+        name: The release, by :func:`release_name`.
+    """
+    return next((one for one in audit.read(log) if _answers(one, name)), None)
+
+
+def _answers(entry: AuditEntry, name: str) -> bool:
+    told = entry.details
+    # A refusal has no row of the ledger, an answer has one, if only an empty one.
+    if entry.event != SENT or "ledger_row" not in told:
+        return False
+    asked = (told.get("run_id"), told.get("server_round"), told.get("asked"), told.get("attempt"))
+    return release_name(*asked) == name
+
+
+def describe_again(log: Path, name: str) -> Details:
+    """What a receipt says beside the rest if its message was told before: where, and its hash.
+
+    Args:
+        log: The site's log.
+        name: The release, by :func:`release_name`.
+    """
+    first = find_receipt(log, name)
+    if first is None:
+        return {}
+    return {
+        "sent_again": True,
+        "first_entry": first.sequence,
+        "first_sha256": str(first.details.get("sha256")),
+    }
+
+
 def describe_spending(
     site: Site, ledger: PrivacyLedger, reservation: Reservation | None
 ) -> Details:
@@ -96,9 +136,29 @@ def describe_spending(
     return spent
 
 
-def is_signed_by(site: Site, receipt: AuditEntry) -> bool:
-    """Whether the site itself wrote this receipt, at this place of its log."""
+def signing_keys(site: Site) -> tuple[str, ...]:
+    """OpenSSH lines of the keys that the site has signed with, the present one last."""
+    return (*retired_keys(site), public_line(site.identity_key))
+
+
+def signed_with(site: Site, receipt: AuditEntry, keys: Sequence[str]) -> int | None:
+    """Which key the site wrote this receipt with, at this place of its log.
+
+    Args:
+        site: The site.
+        receipt: An entry of its log.
+        keys: As :func:`signing_keys` gives them.
+
+    Returns:
+        The key's place in ``keys``; None if no key of the site signed it.
+    """
     signature = receipt.signature
     if signature is None or receipt.details.get("site") != site.id:
-        return False
-    return verify(public_line(site.identity_key), signature, receipt.statement)
+        return None
+    matches = (n for n, key in enumerate(keys) if verify(key, signature, receipt.statement))
+    return next(matches, None)
+
+
+def is_signed_by(site: Site, receipt: AuditEntry) -> bool:
+    """Whether the site itself wrote this receipt, at this place of its log."""
+    return signed_with(site, receipt, signing_keys(site)) is not None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from client.learning.receipts import SENT, is_signed_by, release_name
+from client.learning.receipts import SENT, release_name, signed_with, signing_keys
 from client.site import Site
 from client.withdrawal.exclusion import ExclusionError, open_exclusions
 from privacy import audit
@@ -111,16 +111,26 @@ def _read_ledger(site: Site) -> tuple[dict[int, Reservation], list[AuditFault]]:
 
 
 def _find_unsigned(site: Site, receipts: dict[int, AuditEntry]) -> Iterator[AuditFault]:
+    """Receipts of nobody, or of a key that had been replaced by then."""
+    keys, latest = signing_keys(site), 0
     for line, entry in receipts.items():
-        if not is_signed_by(site, entry):
+        place = signed_with(site, entry, keys)
+        if place is None:
             yield AuditFault(LOG, line, "a receipt that this site did not sign at this place")
+        elif place < latest:
+            yield AuditFault(LOG, line, "a receipt signed with a key that was retired before")
+        else:
+            latest = place
 
 
 def _find_uncharged(
     receipts: dict[int, AuditEntry], rows: dict[int, Reservation]
 ) -> Iterator[AuditFault]:
-    """Answers that left without a row of the ledger that is theirs alone."""
-    used: set[int] = set()
+    """Answers that left without a row of the ledger that is theirs alone.
+
+    The same bytes may leave again under their row.
+    """
+    used: dict[int, object] = {}
     for line, entry in receipts.items():
         number = entry.details.get("ledger_row")
         if entry.details.get("kind") not in ANSWERS or number is None:
@@ -128,10 +138,10 @@ def _find_uncharged(
         row = rows.get(number) if isinstance(number, int) else None
         if row is None or not _is_charge_of(row, entry):
             yield AuditFault(LOG, line, f"row {number} of the ledger does not belong to it")
-        elif row.sequence in used:
+        elif used.setdefault(row.sequence, entry.details.get("sha256")) != entry.details.get(
+            "sha256"
+        ):
             yield AuditFault(LOG, line, f"row {number} of the ledger paid for another message")
-        else:
-            used.add(row.sequence)
 
 
 def _is_charge_of(row: Reservation, receipt: AuditEntry) -> bool:

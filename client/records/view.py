@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from rich.table import Table
 from rich.text import Text
 
+from client.approval.pending import REFUSED_EVENT
+from client.approval.record import APPROVED, WITHDRAWN
 from client.learning.receipts import SENT, STOPPED
 from client.records.check import LOG, AuditFault, AuditReport
+from client.renewal import KEY_RENEWED
 from client.withdrawal.erasure import ERASED
 from client.withdrawal.exclusion import EXCLUDED
 from privacy.audit import AuditEntry
@@ -122,7 +125,13 @@ def _sent(details: Details) -> str:
         round=f"round {details.get('server_round')} of run {details.get('run_id')}",
     )
     alone = _alone(details) if kind == "MaskedReply" else ""
-    return f"Sent {what} to {details.get('to')}{alone}. {_cost(details)}"
+    again = ""
+    if details.get("sent_again") is True:
+        again = (
+            f" Sent again: the same bytes as in entry {details.get('first_entry')}, which nobody "
+            "learns more from, and nothing more was spent."
+        )
+    return f"Sent {what} to {details.get('to')}{alone}. {_cost(details)}{again}"
 
 
 def _alone(details: Details) -> str:
@@ -164,10 +173,21 @@ _SENTENCES: dict[str, Callable[[Details], str]] = {
         f"Stopped before it left: a message ({told.get('kind')}) that is not on the list of what "
         f"may leave. {told.get('faults')}."
     ),
-    "bundle_refused": lambda told: (
+    REFUSED_EVENT: lambda told: (
         f"Refused to run the coordinator's program bundle {str(told.get('sha256'))[:12]}: this "
         "site has not approved it."
     ),
+    KEY_RENEWED: lambda told: (
+        f"This site's key was renewed: from now on it signs with {told.get('new')} in place of "
+        f"{told.get('old')}."
+    ),
+    APPROVED: lambda told: (
+        f"Approved the site {told.get('member')} with key {told.get('key')}."
+        if "member" in told
+        else f"Approved the program bundle {str(told.get('bundle'))[:12]} for the study "
+        f"{str(told.get('consortium'))[:12]}."
+    ),
+    WITHDRAWN: lambda told: f"Withdrew the approval of {told.get('what')}.",
     EXCLUDED: lambda told: (
         f"A subject was excluded for good: number {told.get('exclusions')} on the list of "
         "forgotten subjects."

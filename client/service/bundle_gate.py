@@ -37,7 +37,10 @@ GATED_SOURCE = {
 }
 """SHA-256 of the source of each function that the gate replaces or relies on, flwr 1.41."""
 
-REFUSAL = "bundle_not_approved: this site has not approved the bundle of the run"
+REFUSAL = (
+    "bundle_not_approved: this site has not approved the bundle of the run; its people read it "
+    "with 'vultus-site approve'"
+)
 APPROVED_KIND = "flwr-serverapp"
 
 
@@ -51,12 +54,12 @@ class BundleGate:
 
     Attributes:
         approved: SHA-256 of approved bundles, hexadecimal.
-        on_refusal: Called with the hash of each bundle that is refused.
+        on_refusal: Called with each bundle that is refused, as it arrived.
         on_contact: Called whenever the coordinator is about to be asked for messages.
     """
 
     approved: frozenset[str]
-    on_refusal: Callable[[str], None]
+    on_refusal: Callable[[bytes], None]
     on_contact: Callable[[], None]
     _kinds: dict[int, str] = field(default_factory=dict, init=False, repr=False)
 
@@ -65,7 +68,7 @@ class BundleGate:
         digest = hashlib.sha256(fab.content).hexdigest()
         admitted = digest in self.approved and fab.hash_str == digest
         if not admitted:
-            self.on_refusal(digest)
+            self.on_refusal(fab.content)
         return admitted
 
     def noting_kind(self, get_run: Callable[[int], Run]) -> Callable[[int], Run]:
@@ -89,7 +92,7 @@ class BundleGate:
             fab = get_fab(fab_hash, run_id)
             if self._kinds.get(run_id) == APPROVED_KIND:
                 return replace(fab, verifications={"valid_license": "decided by the site"})
-            self.on_refusal(hashlib.sha256(fab.content).hexdigest())
+            self.on_refusal(fab.content)
             return replace(fab, verifications={})
 
         return fetch
@@ -110,7 +113,7 @@ def install_gate(gate: BundleGate) -> None:
     ) -> int | None:
         gate.on_contact()
         # Any entity makes the engine verify; which one is asked nowhere but in its own check.
-        others["trusted_entities"] = {"site-policy": "approved_bundles"}
+        others["trusted_entities"] = {"site": "approvals"}
         run_id: int | None = pull(
             get_run=gate.noting_kind(get_run), get_fab=gate.without_licence(get_fab), **others
         )

@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from json import dumps
 from pathlib import Path
 
+from client.approval.pending import RefusalWatch
+from client.approval.record import approved_bundles
+from client.service.identity_link import IdentityLink
 from client.service.reachability import Address, parse_address
 from client.service.wall import REREAD, Boundary, find_boundary
 from client.service.walled_start import (
@@ -31,7 +34,7 @@ from client.service.walled_start import (
     decide_wall,
     module_command,
 )
-from client.site import Site
+from client.site import IDENTITY_PUBLIC, Site
 from privacy.vault import write_atomic
 from shared_models.console import DONE, CommandError, InputError, RefusedError, Screen
 from shared_models.supervision import (
@@ -62,7 +65,8 @@ class ServicePlan:
         site_id: The site.
         address: The coordinator.
         authority: CA certificate that the kit brought.
-        identity_key: Private key file by which the coordinator knows the site.
+        keys: Folder of the private keys.
+        identity_key: Name of the one by which the coordinator knows the site.
         site_toml: What the app opens for each request.
         state: Folder of logs and the engine's own files.
         audit: The site's audit log.
@@ -73,12 +77,18 @@ class ServicePlan:
     site_id: str
     address: Address
     authority: Path
-    identity_key: Path
+    keys: Path
+    identity_key: str
     site_toml: Path
     state: Path
     audit: Path
     approved: tuple[str, ...]
     wall_required: bool = False
+
+    @property
+    def identity(self) -> IdentityLink:
+        """What the engine takes for the site's key."""
+        return IdentityLink(self.engine / "identity", self.keys)
 
     @property
     def contact(self) -> Path:
@@ -96,6 +106,11 @@ class ServicePlan:
         return self.state / "logs"
 
     @property
+    def public_key(self) -> Path:
+        """The one file that is sent to the coordinator."""
+        return self.keys / IDENTITY_PUBLIC
+
+    @property
     def engine(self) -> Path:
         """Folder of the engine's own files."""
         return self.state / "engine"
@@ -106,7 +121,7 @@ def plan_service(site: Site) -> ServicePlan:
 
     Raises:
         InputError: If the site has not joined, or the study does not list it.
-        RefusedError: If the site's policy is missing or approves no bundle.
+        RefusedError: If the site has no policy, or approved no bundle for the study as it is.
         KeyFileError: If the identity key is missing or open to others.
     """
     coordinator = site.config.coordinator
@@ -116,10 +131,12 @@ def plan_service(site: Site) -> ServicePlan:
             f"coordinator for a kit and run 'vultus-site join {site.folder} KIT'."
         )
         raise InputError(msg)
-    if site.policy is None or not site.policy.approved_bundles:
+    approved = approved_bundles(site)
+    if site.policy is None or not approved:
+        what = "a [policy] in site.toml" if site.policy is None else "an approved bundle"
         msg = (
-            f"Expected [policy] approved_bundles in {site.config_file}, got none: nothing may "
-            f"start here. Run 'vultus-site join {site.folder} KIT'."
+            f"Expected {what} for the study as it is pinned now, got none: nothing may start here. "
+            f"Run 'vultus-site approve {site.folder}' and read what is asked."
         )
         raise RefusedError(msg)
     _ = site.identity_key
@@ -127,11 +144,12 @@ def plan_service(site: Site) -> ServicePlan:
         site_id=site.id,
         address=parse_address(coordinator.address),
         authority=site.folder / coordinator.ca_certificate,
-        identity_key=site.identity_key_file,
+        keys=site.paths.keys,
+        identity_key=site.identity_key_file.name,
         site_toml=site.config_file,
         state=site.paths.state,
         audit=site.paths.audit,
-        approved=site.policy.approved_bundles,
+        approved=approved,
         wall_required=site.config.service.wall == "required",
     )
 
@@ -185,12 +203,16 @@ class _Connection:
     began: float = field(default_factory=time.time)
     connected: bool = False
     silent: bool = False
+    tried_other_key: bool = False
+
+    def __post_init__(self) -> None:
+        self.refusals = RefusalWatch(self.plan.state)
 
     def look(self) -> None:
         """Notice that the coordinator was asked for messages, or has not been for long."""
         age = _age_s(self.plan.contact)
         if not self.connected and age is not None and time.time() - age >= self.began:
-            self.connected = True
+            self.connected, self.tried_other_key = True, False
             self._tell_connected()
         if self.connected:
             self.plan.session.touch()
@@ -201,6 +223,9 @@ class _Connection:
                 "this site keeps trying."
             )
         self.silent = silent
+        folder = self.plan.site_toml.parent
+        for digest in self.refusals.look():
+            self.screen.warn(f"refused bundle {digest}; read: vultus-site approve {folder}")
 
     def note_death(self, death: Death) -> None:
         """Say why a process ended.
@@ -213,6 +238,7 @@ class _Connection:
             self.screen.say("A file of this site was replaced; the worker starts anew to read it.")
             return
         self.began, self.connected, self.silent = time.time(), False, False
+        self.plan.identity.mend()
         if NOT_AUTHENTIC in death.output:
             msg = (
                 "Expected the coordinator to accept this site's signature, got a refusal: the "
@@ -221,6 +247,10 @@ class _Connection:
             )
             raise CommandError(msg)
         if NOT_ACTIVATED in death.output:
+            if self.plan.identity.switch() and not self.tried_other_key:
+                self.tried_other_key = True
+                self.screen.say("The coordinator does not know this key; trying the renewed one.")
+                return
             self._explain_refusal()
             return
         self.screen.warn(
@@ -234,7 +264,7 @@ class _Connection:
             msg = (
                 f"Expected the coordinator to know the key of site {self.plan.site_id}, got a "
                 "refusal. Either the site was not added or has been removed, or its key is in use "
-                f"elsewhere. Send {self.plan.identity_key}.pub to the coordinator and ask for "
+                f"elsewhere. Send {self.plan.public_key} to the coordinator and ask for "
                 "'add-site'."
             )
             raise CommandError(msg)
@@ -283,6 +313,7 @@ def _children(plan: ServicePlan, boundary: Boundary | None = None) -> tuple[Chil
     """SuperNode and worker, joined by a port and a secret of this start; walled off if asked."""
     environment = _environment(plan)
     plan.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    plan.identity.point(plan.identity_key)
     secret = plan.engine / "secret"
     write_atomic(secret, secrets.token_hex(32).encode())
     address = f"127.0.0.1:{_free_port()}"
@@ -295,7 +326,7 @@ def _children(plan: ServicePlan, boundary: Boundary | None = None) -> tuple[Chil
         *module_command(SUPERNODE, plan.site_toml, walled=boundary is not None),
         *(*approved, "--audit", str(plan.audit), "--contact", str(plan.contact), "--"),
         *("--superlink", str(plan.address), "--root-certificates", str(plan.authority)),
-        *("--auth-supernode-private-key", str(plan.identity_key)),
+        *("--auth-supernode-private-key", str(plan.identity.path)),
         *("--host", "127.0.0.1", "--port", address.rpartition(":")[2]),
         *("--isolation", "process", "--superexec-auth-secret-file", str(secret)),
         *("--node-config", f"site-config={dumps(str(plan.site_toml))}"),

@@ -10,6 +10,7 @@ import importlib
 import sys
 from pathlib import Path
 
+from client.approval.pending import note_refusal
 from client.service.bundle_gate import BundleGate, install_gate
 from client.service.pacing import pace_supernode
 from privacy.audit import AuditLog
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> None:
     install_gate(
         BundleGate(
             approved=frozenset(options.approve),
-            on_refusal=lambda digest: _note_refusal(log, digest),
+            on_refusal=lambda content: note_refusal(options.audit.parent, log, content),
             on_contact=options.contact.touch,
         )
     )
@@ -32,10 +33,6 @@ def main(arguments: list[str]) -> None:
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *engine_arguments]
     supernode.flower_supernode()
-
-
-def _note_refusal(log: AuditLog, digest: str) -> None:
-    log.append("bundle_refused", sha256=digest)
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -84,8 +84,8 @@ def make_fab(content: bytes, *, claims: str | None = None) -> Fab:
     return Fab(claims or hashlib.sha256(content).hexdigest(), content, licence)
 
 
-def gate_for(*contents: bytes) -> tuple[BundleGate, list[str]]:
-    refused: list[str] = []
+def gate_for(*contents: bytes) -> tuple[BundleGate, list[bytes]]:
+    refused: list[bytes] = []
     approved = frozenset(hashlib.sha256(content).hexdigest() for content in contents)
     return BundleGate(approved, refused.append, lambda: None), refused
 
@@ -124,7 +124,7 @@ def test_other_bundle_is_answered_with_a_refusal_and_never_unpacked(
     assert reply.has_error()
     assert reply.error.reason == bundle_gate.REFUSAL
     assert state.get_run(RUN_ID) is None
-    assert refused == [hashlib.sha256(fab.content).hexdigest()]
+    assert refused == [fab.content]
 
 
 def test_empty_list_refuses_every_bundle(

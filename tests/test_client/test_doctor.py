@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import http.server
 import json
 import os
@@ -22,8 +21,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from agreed_study import STUDY
+from made_kit import kit_for, new_coordinator, repin
+from packaging.version import Version
 from typer.testing import CliRunner
 
+from client.approval.record import approved_bundles, withdraw
 from client.checkup import boundary, folder, machine, rehearsal
 from client.checkup.contact import contact, presented_issuer
 from client.checkup.finding import Ailment
@@ -340,23 +342,8 @@ def test_bundle_that_is_no_bundle_fails_the_dry_run(tmp_path):
 @pytest.fixture
 def joined(site: Site, tmp_path: Path) -> Site:
     """A site that took a kit."""
-    kit = tmp_path / "kit"
-    kit.mkdir()
-    key = site.public_key_file.read_text().strip()
-    study = STUDY + f'[[sites]]\nid = "north"\nweight = 40\npublic_key = "{key}"\n'
-    (kit / "consortium.toml").write_text(study)
-    CertificateAuthority.create(tmp_path / "pki")
-    shutil.copy(tmp_path / "pki" / "ca.crt", kit / "ca.crt")
-    terms = {
-        "site_id": "north",
-        "address": "127.0.0.1:1",
-        "consortium_sha256": hashlib.sha256(study.encode()).hexdigest(),
-        "bundle_sha256": "b" * 64,
-        "vultus_version": version("vultus"),
-        "flwr_version": version("flwr"),
-    }
-    lines = [f'{name} = "{value}"' for name, value in terms.items()]
-    (kit / "kit.toml").write_text("\n".join(["[kit]", *lines, ""]))
+    workspace = new_coordinator(tmp_path / "co", host="127.0.0.1", port=1)
+    kit = kit_for(workspace, repin(site, workspace))
     result = CliRunner().invoke(app, ["join", str(site.folder), str(kit), "--yes"])
     assert result.exit_code == 0, result.output
     return open_site(site.folder)
@@ -364,25 +351,39 @@ def joined(site: Site, tmp_path: Path) -> Site:
 
 def test_kit_that_fits_tells_until_when(joined):
     assert re.fullmatch(
-        r"for 127.0.0.1:1, its authority holds until 20\d\d-\d\d-\d\d", folder.kit(joined)
+        r"number 1 for 127.0.0.1:1, its authority holds until 20\d\d-\d\d-\d\d", folder.kit(joined)
     )
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "told"),
+    ("old", "new", "told"),
     [
-        ("kit.toml", f'"{version("vultus")}"', '"9.9.9"', "made by vultus 9.9.9 (installed is"),
-        ("kit.toml", f'"{version("flwr")}"', '"9.9.9"', "made by flwr 9.9.9"),
-        ("kit.toml", 'consortium_sha256 = "', 'consortium_sha256 = "00000000', "another study"),
-        ("site.toml", "b" * 64, "c" * 64, "lacks the bundle"),
+        (f'"{version("vultus")}"', '"9.9.9"', "at the coordinator"),
+        (f'"{version("flwr")}"', '"9.9.9"', "got 9.9.9: both must run the same version"),
+        ('"consortium.toml" = "', '"consortium.toml" = "00000000', "another study"),
     ],
 )
-def test_kit_that_does_not_fit_is_noticed(joined, file, old, new, told):
-    text = (joined.folder / file).read_text().replace(old, new)
-    text = re.sub(r'(consortium_sha256 = "\w{64})\w*"', r'\1"', text)
-    (joined.folder / file).write_text(text)
+def test_kit_that_does_not_fit_is_noticed(joined, old, new, told):
+    text = (joined.folder / "kit.toml").read_text()
+    assert old in text
+    text = re.sub(r'(consortium.toml" = "\w{64})\w*"', r'\1"', text.replace(old, new))
+    (joined.folder / "kit.toml").write_text(text)
     with pytest.raises(Ailment, match=re.escape(told)):
-        folder.kit(open_site(joined.folder))
+        folder.kit(joined)
+
+
+def test_kit_of_a_compatible_version_fits(joined):
+    ours = Version(version("vultus"))
+    text = (joined.folder / "kit.toml").read_text()
+    later = f"{ours.major}.{ours.minor}.{ours.micro + 1}"
+    (joined.folder / "kit.toml").write_text(text.replace(f'"{ours}"', f'"{later}"'))
+    assert "number 1" in folder.kit(joined)
+
+
+def test_bundle_that_nobody_approves_any_more_is_noticed(joined):
+    withdraw(joined, approved_bundles(joined)[0])
+    with pytest.raises(Ailment, match="vultus-site approve"):
+        folder.kit(joined)
 
 
 def test_authority_that_is_about_to_end_is_noticed(joined, monkeypatch):
@@ -426,7 +427,7 @@ def serve() -> Iterator[Callable[[CertificateAuthority], int]]:
 
 
 def test_coordinator_with_the_certificate_of_the_kit_is_recognised(joined, serve, tmp_path):
-    port = serve(CertificateAuthority.load(tmp_path / "pki"))
+    port = serve(CertificateAuthority.load(tmp_path / "co" / "pki"))
     joined = edit(joined, "127.0.0.1:1", f"127.0.0.1:{port}")
     assert "certificate of the kit's authority" in contact(joined)
 

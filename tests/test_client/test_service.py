@@ -8,20 +8,19 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from made_kit import kit_for, new_coordinator, sign_again
 
+from client.approval.record import approved_bundles, withdraw
 from client.service import supernode
-from client.service.kit import join_site, read_kit
+from client.service.kit import Proposal, join_site, read_kit
 from client.service.reachability import Address
 from client.service.supernode import plan_service
 from client.service.wall import REREAD, find_boundary
 from client.service.walled_start import await_coordinator
 from client.site import Site, SiteError, init_site, open_site
-from server.roster import add_site
-from server.study_file import new_study
-from server.workspace import Workspace, create_workspace
+from server.workspace import Workspace
 from shared_models.console import CommandError, InputError, RefusedError, Screen
 from shared_models.supervision import Child, Death
 from shared_models.toml import ConfigError
@@ -33,10 +32,7 @@ def agree(_changes: object) -> bool:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    study = new_study("north", instrument="phq9")
-    return create_workspace(
-        tmp_path / "co", consortium_toml=study, name="north", hosts=["localhost"], port=8443
-    )
+    return new_coordinator(tmp_path / "co")
 
 
 @pytest.fixture
@@ -46,7 +42,7 @@ def site(tmp_path: Path, workspace: Workspace) -> Site:
 
 @pytest.fixture
 def kit(site: Site, workspace: Workspace) -> Path:
-    return add_site(workspace, "a", key_file=site.public_key_file, weight=40).kit
+    return kit_for(workspace, site)
 
 
 def test_joining_takes_over_study_address_authority_and_bundle(
@@ -58,8 +54,8 @@ def test_joining_takes_over_study_address_authority_and_bundle(
     assert joined.config.coordinator.address == "localhost:8443"
     authority = site.folder / joined.config.coordinator.ca_certificate
     assert authority.read_bytes() == workspace.authority.certificate_file.read_bytes()
-    assert joined.policy is not None
-    assert joined.policy.approved_bundles == (workspace.bundle.sha256,)
+    assert approved_bundles(joined) == (workspace.bundle.sha256,)
+    assert joined.consortium.roster_number == workspace.consortium.roster_number
     assert joined.config_file.stat().st_mode & 0o077 == 0
 
 
@@ -69,14 +65,14 @@ def test_joining_shows_what_changes_and_changes_nothing_when_declined(
     before = {f: f.read_bytes() for f in site.folder.rglob("*") if f.is_file()}
     shown: list[str] = []
 
-    def decline(changes: Any) -> bool:
-        shown.extend(changes)
+    def decline(proposal: Proposal) -> bool:
+        shown.extend(proposal.changes)
         return False
 
     join_site(site.folder, kit, confirm=decline)
     assert {f: f.read_bytes() for f in site.folder.rglob("*") if f.is_file()} == before
     text = "\n".join(shown)
-    for part in (workspace.bundle.sha256, workspace.consortium.digest, "localhost:8443"):
+    for part in (workspace.bundle.sha256, "localhost:8443", "follow roster 1"):
         assert part in text
 
 
@@ -84,7 +80,7 @@ def test_joining_again_changes_nothing(site: Site, kit: Path) -> None:
     joined = join_site(site.folder, kit, confirm=agree)
     before = joined.config_file.read_bytes()
     shown: list[str] = []
-    join_site(site.folder, kit, confirm=lambda changes: bool(shown.extend(changes)) or True)
+    join_site(site.folder, kit, confirm=lambda p: bool(shown.extend(p.changes)) or True)
     assert shown == []
     assert joined.config_file.read_bytes() == before
 
@@ -114,7 +110,7 @@ def test_kit_that_names_another_key_is_refused(
     site: Site, workspace: Workspace, tmp_path: Path
 ) -> None:
     stranger = init_site(tmp_path / "x", site_id="a", consortium_file=workspace.consortium_file)
-    kit = add_site(workspace, "a", key_file=stranger.public_key_file, weight=40).kit
+    kit = kit_for(workspace, stranger)
     with pytest.raises(SiteError, match="SHA256:"):
         join_site(site.folder, kit, confirm=agree)
 
@@ -129,9 +125,11 @@ def test_damaged_kit_is_refused(kit: Path, name: str, content: bytes) -> None:
         read_kit(kit)
 
 
-def test_kit_for_another_engine_version_is_refused(site: Site, kit: Path) -> None:
-    file = kit / "kit.toml"
-    file.write_text(file.read_text().replace('flwr_version = "1.', 'flwr_version = "9.'))
+def test_kit_for_another_engine_version_is_refused(
+    site: Site, kit: Path, workspace: Workspace
+) -> None:
+    text = (kit / "kit.toml").read_text()
+    sign_again(kit, workspace, text=text.replace('flwr_version = "1.', 'flwr_version = "9.'))
     with pytest.raises(SiteError, match="flwr"):
         join_site(site.folder, kit, confirm=agree)
 
@@ -143,10 +141,8 @@ def test_site_that_has_not_joined_does_not_serve(site: Site) -> None:
 
 def test_site_without_an_approved_bundle_does_not_serve(site: Site, kit: Path) -> None:
     joined = join_site(site.folder, kit, confirm=agree)
-    approved = joined.policy.approved_bundles[0] if joined.policy else ""
-    text = joined.config_file.read_text().replace(f'"{approved}"', "")
-    joined.config_file.write_text(text)
-    with pytest.raises(RefusedError, match="approved_bundles"):
+    withdraw(joined, approved_bundles(joined)[0])
+    with pytest.raises(RefusedError, match="vultus-site approve"):
         plan_service(open_site(joined.folder))
 
 
@@ -160,7 +156,8 @@ def test_processes_get_the_sites_list_key_and_authority_and_no_programs(
         at = child.command.index("--approve")
         assert child.command[at + 1] == plan.approved[0]
         assert list(Path(child.environment["PATH"]).iterdir()) == []
-    assert str(joined.identity_key_file) in node.command
+    at = node.command.index("--auth-supernode-private-key")
+    assert Path(node.command[at + 1]).resolve() == joined.identity_key_file
     assert str(site.folder / "ca.crt") in node.command
     assert "--insecure" not in node.command
     assert (plan.engine / "secret").stat().st_mode & 0o077 == 0

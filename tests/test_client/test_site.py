@@ -59,7 +59,7 @@ def test_the_default_policy_just_permits_the_pinned_study(site):
     plans = (config.training_plan(), config.tally_plan())
     smallest = min(plan.noise_multiplier for plan in plans)
     assert smallest - 0.001 <= policy.min_noise_multiplier <= smallest
-    assert policy.approved_bundles == ()
+    assert not policy.approve_members
     assert not policy.allow_no_privacy
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import shutil
 import signal
@@ -12,7 +11,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.csv
@@ -20,15 +18,16 @@ import pyarrow.parquet
 import pytest
 from agreed_study import STUDY
 from click.testing import Result
+from made_kit import kit_for, new_coordinator, repin
 from typer.testing import CliRunner
 
+from client.approval.record import approved_bundles
 from client.cli import app
 from client.preparation.batch import read_thresholds
 from client.site import Site, init_site, open_site
 from client.site_template import REQUIRED_COLUMNS
 from privacy.accounting import epsilon_spent
 from privacy.ledger import PrivacyLedger
-from server.pki import CertificateAuthority
 
 COMMANDS = ("init", "doctor", "check", "extract", "inspect", "budget", "join", "start", "units")
 HEAVY = ("torch", "cv2", "mediapipe", "flwr", "opacus", "numpy", "pydantic", "matplotlib")
@@ -214,40 +213,22 @@ def test_inspect_before_extraction_says_what_is_missing(site):
     assert run("inspect", site.folder, "--export", "xls").exit_code == 2
 
 
-def make_kit(folder: Path, site: Site) -> Path:
-    line = site.public_key_file.read_text().strip()
-    study = STUDY + f'[[sites]]\nid = "{site.id}"\nweight = 40\npublic_key = "{line}"\n'
-    folder.mkdir()
-    (folder / "consortium.toml").write_text(study)
-    CertificateAuthority.create(folder / "pki")
-    shutil.copy(folder / "pki" / "ca.crt", folder / "ca.crt")
-    terms = {
-        "site_id": site.id,
-        "address": "coordinator.example:8443",
-        "consortium_sha256": hashlib.sha256(study.encode()).hexdigest(),
-        "bundle_sha256": "b" * 64,
-        "vultus_version": version("vultus"),
-        "flwr_version": version("flwr"),
-    }
-    lines = [f'{name} = "{value}"' for name, value in terms.items()]
-    (folder / "kit.toml").write_text("\n".join(["[kit]", *lines, ""]))
-    return folder
-
-
-def test_join_shows_what_changes_and_asks_before_anything_is_written(site, tmp_path):
-    kit = make_kit(tmp_path / "kit", site)
-    before = site.config_file.read_bytes()
+def test_join_shows_what_is_asked_and_asks_once_before_anything_is_written(site, tmp_path):
+    workspace = new_coordinator(tmp_path / "co", host="coordinator.example")
+    kit = kit_for(workspace, repin(site, workspace))
+    before = {f: f.read_bytes() for f in site.folder.rglob("*") if f.is_file()}
     declined = run("join", site.folder, kit, answer="n\n")
     assert declined.exit_code == 2
-    assert "coordinator.example:8443" in declined.stdout
-    assert site.config_file.read_bytes() == before
-    agreed = run("join", site.folder, kit, "--yes")
+    for part in ("coordinator.example:8443", "epsilon 3", "No code", "never a video", "30 rounds"):
+        assert part in declined.stdout
+    assert {f: f.read_bytes() for f in site.folder.rglob("*") if f.is_file()} == before
+    agreed = run("join", site.folder, kit, answer="y\n")
     assert agreed.exit_code == 0
+    assert agreed.stdout.count("Agree?") == 1
     assert "vultus-site start" in agreed.stdout
     joined = open_site(site.folder)
     assert joined.config.coordinator is not None
-    assert joined.policy is not None
-    assert joined.policy.approved_bundles == ("b" * 64,)
+    assert approved_bundles(joined) == (workspace.bundle.sha256,)
 
 
 def test_start_before_join_is_wrong_input(site):

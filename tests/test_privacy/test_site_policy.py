@@ -7,10 +7,9 @@ import pytest
 
 from privacy.accounting import calibrate_noise_multiplier
 from privacy.plan import PrivacyPlan
-from privacy.policy import RULES, PolicyError, SitePolicy, check_bundle, check_plan
+from privacy.policy import RULES, PolicyError, SitePolicy, check_plan
 
 NOISE = calibrate_noise_multiplier(3.0, 1e-3, steps=30)
-DIGEST = "ab" * 32
 
 
 def make_policy(**changes):
@@ -20,7 +19,6 @@ def make_policy(**changes):
         "min_subjects": 20,
         "max_rounds": 30,
         "allowed_networks": ("behaviour_net",),
-        "approved_bundles": (DIGEST,),
         "max_delta": 1e-3,
     }
     return SitePolicy(**{**values, **changes})
@@ -71,7 +69,6 @@ def test_each_limit_refuses_on_its_own(changes, rule):
 
 def test_no_policy_refuses_everything():
     assert rules(make_plan(), None) == ["policy"]
-    assert [violation.rule for violation in check_bundle(DIGEST, None)] == ["approved_bundles"]
 
 
 def test_all_violations_are_found_together():
@@ -129,7 +126,7 @@ def test_every_limit_is_a_rule_that_a_violation_can_name():
         min_subjects=999, max_rounds=1, allowed_networks=(), allowed_features=(), max_delta=1e-9,
         require_secure_sum=True,
     )  # fmt: skip
-    named = set(rules(make_plan(), everything)) | {"approved_bundles", "allow_no_privacy"}
+    named = set(rules(make_plan(), everything)) | {"approve_members", "allow_no_privacy"}
     assert named == names
 
 
@@ -137,11 +134,6 @@ def test_a_year_may_be_capped_more_tightly_than_the_whole():
     policy = make_policy(max_epsilon_per_subject=10.0, max_epsilon_per_year=3.0)
     assert rules(make_plan(), policy) == []
     assert rules(make_plan(steps=31), replace(policy, max_rounds=31)) == ["max_epsilon_per_year"]
-
-
-def test_only_approved_bundles_may_run():
-    assert check_bundle(DIGEST, make_policy()) == []
-    assert [v.rule for v in check_bundle("cd" * 32, make_policy())] == ["approved_bundles"]
 
 
 def test_a_policy_that_cannot_be_meant_is_refused_with_all_its_faults():

@@ -33,7 +33,7 @@ from server.deployment import engine_of
 from server.pki import CertificateAuthority
 from server.proxy import ProxyError, find_nginx
 from server.readiness import proxy_answers
-from server.roster import write_kits
+from server.kits import write_kits
 from server.workspace import open_workspace
 from simulation.casting import command_for
 from simulation.cohort import CohortDesign, SimulatedRecording, SiteCohort, generate_site

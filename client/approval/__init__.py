@@ -1,0 +1,1 @@
+"""What the people of a site are asked, shown in plain words, and what they approved."""

@@ -48,7 +48,7 @@ class Pace:
     """
 
     shortest_s: float = 0.05
-    longest_s: float = 10.0
+    longest_s: float = 5.0
     share: float = 0.1
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

@@ -2,9 +2,10 @@
 
 The engine's SuperNode asks for messages every 3 s and looks for a finished answer every 0.5 s,
 which costs a run of short rounds most of its time. Here the pauses between requests grow with the
-wait, from 0.05 s to 10 s: a thousand idle sites ask a coordinator 100 times a second, a third of
-what they would at the engine's pace, and 300 of them can stand behind one address before a limit of
-30 requests a second is reached.
+wait, from 0.05 s to 5 s: a thousand idle sites ask a coordinator 200 times a second where the
+engine's pace makes it 333, and 150 of them can stand behind one address before a limit of 30
+requests a second is reached. A question finds an idle site in at most 5 s, sooner than a
+coordinator gives up on a greeting.
 
 Unlike the gate this is no safeguard: in an engine that reads differently the site runs at the
 engine's own pace, and its log says so.

@@ -33,9 +33,13 @@ def join(
     what would change, and asks before anything is written. Saying yes approves the bundle for this
     study and its privacy, and for no other.
     """
-    site = _join(Screen(), folder, kit, yes=yes)
+    from client.approval.waiting import find_waiting
+
     screen = Screen()
+    site = _join(screen, folder, kit, yes=yes)
     screen.say(f"Site '{site.id}' has joined with {kit}.")
+    if any(find_waiting(site)):
+        screen.next(f"run 'vultus-site approve {folder}': something still waits for approval.")
     screen.next(f"run 'vultus-site start {folder}'.")
 
 
@@ -65,7 +69,7 @@ def approve(  # noqa: PLR0913 - each is an option of the command
 
     A bundle is approved for the study that is pinned and its privacy plans; after any change it has
     to be approved anew. A bundle with code in it can never be approved. Saying no removes it from
-    what waits. The running service takes over new approvals when it is started again.
+    what waits. A running service takes over what changes.
     """
     from client.site import open_site
 
@@ -124,7 +128,7 @@ def _withdraw(screen: Screen, site: Site, what: str) -> None:
         raise InputError(msg)
     for one in taken_back:
         screen.say(f"Withdrawn: {one}.")
-    screen.next("stop the service and start it again: what runs keeps to what it began with.")
+    screen.next("nothing: a running service stops what is no longer approved.")
 
 
 def _decide(screen: Screen, site: Site, *, yes: bool) -> bool:
@@ -144,7 +148,6 @@ def _decide(screen: Screen, site: Site, *, yes: bool) -> bool:
         elif yes or typer.confirm(f"Approve {one.name}?", err=screen.json):
             one.approve()
             screen.say(f"Approved {one.name}.")
-            screen.next("stop the service and start it again, if it runs.")
         else:
             one.dismiss()
             screen.say(f"Not approved: {one.name}.")

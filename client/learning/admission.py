@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from client.approval.record import approved_members
 from client.learning.anchoring import AnchorError, check_anchor
 from client.learning.secure_sums import check_cohort
 from client.site import Site
@@ -49,6 +50,26 @@ def require_member(site: Site) -> SiteEntry:
     return entry
 
 
+def refuse_strangers(site: Site) -> None:
+    """Refuse to work with sites that the people of this one have not approved, if they ask for it.
+
+    Raises:
+        RefusedError: If the policy has ``approve_members`` and a site is unknown, or known with
+            another key.
+    """
+    if site.policy is None or not site.policy.approve_members:
+        return
+    known = approved_members(site)
+    others = (entry for entry in site.consortium.config.sites if entry.id != site.id)
+    strangers = [e.id for e in others if known.get(e.id) != " ".join(e.public_key.split()[:2])]
+    if strangers:
+        msg = (
+            f"Nobody here has approved {', '.join(strangers)} with the keys that the coordinator "
+            "names: read 'vultus-site approve'"
+        )
+        raise RefusedError(RefusalCode.ROSTER, msg, rules=["approve_members"])
+
+
 def check_request(  # noqa: PLR0913 - a request, and all that it is held against
     request: ModelRequest,
     site: Site,
@@ -73,6 +94,7 @@ def check_request(  # noqa: PLR0913 - a request, and all that it is held against
     """
     _check_study(request, site)
     require_member(site)
+    refuse_strangers(site)
     _check_signature(request, site, kind)
     try:
         check_anchor(request.anchor, site, ledger)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from client.learning.admission import RefusedError
+from client.approval.waiting import PENDING_ROSTER
+from client.learning.admission import RefusedError, refuse_strangers
 from client.renewal import adopt_next_key, own_keys
 from client.site import Site
 from privacy.audit import AuditLog
@@ -27,7 +28,8 @@ def follow_roster(site: Site, content: bytes) -> Site:
 
     Raises:
         RefusedError: If the roster is not the coordinator's for this study, is older than the one
-            held or differs from it under one number, or does not name this site with its key.
+            held or differs from it under one number, does not name this site with its key, or
+            names a site that the policy wants approved first.
     """
     if not content and site.consortium.roster is None:
         return site
@@ -37,6 +39,7 @@ def follow_roster(site: Site, content: bytes) -> Site:
         raise RefusedError(RefusalCode.ROSTER, str(error)) from error
     _refuse_step_back(site.consortium, newer)
     _refuse_without_us(site, newer)
+    _refuse_strangers(site, newer)
     if newer.roster == site.consortium.roster:
         return site
     keep_roster(site.paths.roster, content)
@@ -59,6 +62,15 @@ def _refuse_without_us(site: Site, newer: Consortium) -> None:
     if entry is None or " ".join(entry.public_key.split()[:2]) not in own_keys(site):
         msg = f"Roster {newer.roster_number} does not name this site with the key that it holds"
         raise RefusedError(RefusalCode.ROSTER, msg)
+
+
+def _refuse_strangers(site: Site, newer: Consortium) -> None:
+    """Refuse sites that nobody here approved, and keep the roster for people to read."""
+    try:
+        refuse_strangers(replace(site, consortium=newer))
+    except RefusedError:
+        keep_roster(site.paths.state / PENDING_ROSTER, newer.signed_roster)
+        raise
 
 
 def _trust(site: Site, newer: Consortium) -> None:

@@ -23,7 +23,8 @@ from json import dumps
 from pathlib import Path
 
 from client.approval.pending import RefusalWatch
-from client.approval.record import approved_bundles
+from client.approval.record import APPROVALS_FILE, approved_bundles
+from client.service.agreement_watch import AgreementWatch
 from client.service.identity_link import IdentityLink
 from client.service.reachability import Address, parse_address
 from client.service.wall import REREAD, Boundary, find_boundary
@@ -34,7 +35,7 @@ from client.service.walled_start import (
     decide_wall,
     module_command,
 )
-from client.site import IDENTITY_PUBLIC, Site
+from client.site import CONSORTIUM_FILE, IDENTITY_PUBLIC, Site, open_site
 from privacy.vault import write_atomic
 from shared_models.console import DONE, CommandError, InputError, RefusedError, Screen
 from shared_models.supervision import (
@@ -170,28 +171,41 @@ def serve(plan: ServicePlan, screen: Screen) -> int:
         only_one(plan.engine / "lock", what=f"Site {plan.site_id}"),
         stop_signals() as stopping,
     ):
-        boundary = find_boundary(plan.site_toml)
-        walled = decide_wall(boundary, screen, required=plan.wall_required)
-        screen.say(f"Site {plan.site_id}: looking for the coordinator at {plan.address} ...")
-        await_coordinator(
-            plan.address,
-            plan.authority,
-            command=module_command(REACHABILITY, plan.site_toml, walled=walled),
-            environment=_environment(plan),
-            stopping=stopping,
-        )
-        if stopping.is_set():
-            return DONE
-        supervisor = Supervisor(_children(plan, boundary if walled else None))
-        try:
-            supervisor.start()
-            connection = _Connection(plan, screen)
-            wall = BoundaryWatch(plan.site_toml, boundary) if walled else None
-            _watch(connection, supervisor, stopping, wall=wall)
-        finally:
-            screen.say("Stopping ...")
-            supervisor.stop()
+        while not stopping.is_set():
+            _serve_until_changed(plan, screen, stopping)
+            plan = plan_service(open_site(plan.site_toml))
     return DONE
+
+
+def _serve_until_changed(plan: ServicePlan, screen: Screen, stopping: threading.Event) -> None:
+    """Serve until told to stop, or until the people of the site agreed to something else."""
+    boundary = find_boundary(plan.site_toml)
+    walled = decide_wall(boundary, screen, required=plan.wall_required)
+    screen.say(f"Site {plan.site_id}: looking for the coordinator at {plan.address} ...")
+    await_coordinator(
+        plan.address,
+        plan.authority,
+        command=module_command(REACHABILITY, plan.site_toml, walled=walled),
+        environment=_environment(plan),
+        stopping=stopping,
+    )
+    if stopping.is_set():
+        return
+    supervisor = Supervisor(_children(plan, boundary if walled else None))
+    try:
+        supervisor.start()
+        connection = _Connection(plan, screen)
+        wall = BoundaryWatch(plan.site_toml, boundary) if walled else None
+        _watch(connection, supervisor, stopping, wall=wall)
+    finally:
+        screen.say("Stopping ...")
+        supervisor.stop()
+
+
+def _agreed(plan: ServicePlan) -> object:
+    """What of a plan the people of the site decide on, as it stands in their files by now."""
+    now = plan_service(open_site(plan.site_toml))
+    return now.approved, now.address, now.authority
 
 
 @dataclass
@@ -207,6 +221,9 @@ class _Connection:
 
     def __post_init__(self) -> None:
         self.refusals = RefusalWatch(self.plan.state)
+        folder = self.plan.site_toml.parent
+        files = (self.plan.site_toml, folder / APPROVALS_FILE, folder / CONSORTIUM_FILE)
+        self.agreement = AgreementWatch(files, lambda: _agreed(self.plan))
 
     def look(self) -> None:
         """Notice that the coordinator was asked for messages, or has not been for long."""
@@ -289,8 +306,11 @@ def _watch(
     *,
     wall: BoundaryWatch | None,
 ) -> None:
-    """Restart what dies and tell people what changes, until told to stop."""
+    """Restart what dies and tell people what changes, until told to stop or to begin anew."""
     while not stopping.wait(POLL_S):
+        if connection.agreement.has_changed():
+            connection.screen.say("This site agreed to something else; beginning anew with it.")
+            return
         for death in supervisor.poll():
             connection.note_death(death)
         connection.look()

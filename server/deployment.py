@@ -77,7 +77,7 @@ class Deployment:
             stop_signals() as stopping,
         ):
             upkeep = CertificateUpkeep(self.workspace, self.endpoint, self.screen)
-            upkeep.renew()
+            upkeep.begin()
             supervisor = Supervisor(children(self.workspace, self.endpoint))
             try:
                 self._bring_up(supervisor, stopping)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from shared_models.console import CommandError
 PORTS = range(20_000, 32_000)
 """Below those that the kernel hands out by itself, so that a restart finds its port free."""
 TRIES = 200
+FREE_WITHIN_S = 10.0
 
 
 class PortError(CommandError):
@@ -65,15 +67,21 @@ def endpoint_of(workspace: Workspace) -> Endpoint:
 def ready_endpoint(workspace: Workspace) -> Endpoint:
     """The endpoint with ports that are free, as far as one can know before listening.
 
+    After a SIGKILL of the supervisor its processes need a moment to end, so ports are waited for.
+
     Raises:
         PortError: If the port that sites connect to is taken or not allowed.
     """
     settings = workspace.settings
-    _refuse_taken(settings.listen, settings.port)
+    deadline = time.monotonic() + FREE_WITHIN_S
     endpoint = endpoint_of(workspace)
-    if settings.behind_nginx and not is_free(LOOPBACK, endpoint.port):
-        (workspace.engine / "port").unlink()
-        endpoint = endpoint_of(workspace)
+    while not (is_free(settings.listen, settings.port) and is_free(endpoint.host, endpoint.port)):
+        if time.monotonic() > deadline:
+            _refuse_taken(settings.listen, settings.port)
+            # The engine's own port matters to nobody outside: another does as well.
+            (workspace.engine / "port").unlink()
+            return endpoint_of(workspace)
+        time.sleep(0.1)
     return endpoint
 
 

@@ -118,7 +118,7 @@ http {
 
         # The header in all; the body and the answer between two reads or writes.
         client_header_timeout 10s;
-        client_body_timeout 20s;
+        client_body_timeout 15s;
         send_timeout 20s;
         keepalive_timeout 30s;
         reset_timedout_connection on;

@@ -58,7 +58,12 @@ class CertificateUpkeep:
     _looked: float = field(default=float("-inf"), init=False, repr=False)
     _renewed: float = field(default=float("-inf"), init=False, repr=False)
 
-    def renew(self) -> None:
+    def begin(self) -> None:
+        """Renew what is due, then note what the processes are about to load."""
+        self._renew()
+        self._loaded = {file: file.stat().st_mtime for file in (self._outer, self._inner)}
+
+    def _renew(self) -> None:
         """Renew what is in its last month; asks at most once an hour."""
         if time.monotonic() - self._renewed < RENEWAL_LOOK_S:
             return
@@ -76,10 +81,9 @@ class CertificateUpkeep:
         if time.monotonic() - self._looked < LOOK_S:
             return
         self._looked = time.monotonic()
-        self.renew()
-        for file in {self._outer, self._inner}:
-            written = file.stat().st_mtime
-            if self._loaded.setdefault(file, written) != written:
+        self._renew()
+        for file, loaded in self._loaded.items():
+            if (written := file.stat().st_mtime) != loaded:
                 self._loaded[file] = written
                 self._reload(file, supervisor.pids())
 

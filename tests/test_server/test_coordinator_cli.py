@@ -261,7 +261,10 @@ def test_second_start_of_a_folder_is_refused(with_site: Path) -> None:
     assert "already being served" in refused.stderr
 
 
-def test_start_on_a_taken_port_names_the_reason(with_site: Path) -> None:
+def test_start_on_a_taken_port_names_the_reason(
+    with_site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.endpoint.FREE_WITHIN_S", 0.5)
     port = open_workspace(with_site).settings.port
     with socket.create_server(("127.0.0.1", port)) as taken:
         # Whoever holds the port closes every connection, as a server of another kind would.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,10 +20,14 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
+from hostile_bundles import HOSTILE, sound_bundle, with_entry
 
+from client.approval.inspection import inspect_bundle
+from client.approval.pending import note_refusal, pending_bundles
 from client.service import bundle_gate
 from client.service.bundle_gate import BundleGate, GateError, install_gate
 from client.service.worker import Worker
+from privacy.audit import AuditLog, read
 
 RUN_ID = 42
 
@@ -125,6 +131,45 @@ def test_other_bundle_is_answered_with_a_refusal_and_never_unpacked(
     assert reply.error.reason == bundle_gate.REFUSAL
     assert state.get_run(RUN_ID) is None
     assert refused == [fab.content]
+
+
+# Bundles as a hostile coordinator would make them, through the engine's own function.
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bundle_is_refused_on_both_sides_and_nothing_of_it_runs(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
+) -> None:
+    sound = sound_bundle(tmp_path / "sound")
+    make, _ = HOSTILE[kind]
+    content = make(sound)
+    state_folder, log = tmp_path / "state", AuditLog(tmp_path / "audit.jsonl")
+    state_folder.mkdir()
+    approved = frozenset({hashlib.sha256(sound).hexdigest()})
+    install_gate(BundleGate(approved, lambda c: note_refusal(state_folder, log, c), lambda: None))
+    before = set(sys.modules)
+    state = pull_once(engine, monkeypatch, fab=make_fab(content))
+    [reply] = state.get_messages_legacy(is_reply=True)
+    assert reply.error.reason.startswith("bundle_not_approved")
+    assert state.get_run(RUN_ID) is None
+    assert not {name for name in set(sys.modules) - before if name.startswith("client.app")}
+    [entry] = read(tmp_path / "audit.jsonl")
+    assert entry.details["sha256"] == hashlib.sha256(content).hexdigest()
+    for kept in pending_bundles(state_folder).values():
+        assert not inspect_bundle(kept).is_approvable
+
+
+def test_hostile_bundle_that_states_the_hash_of_an_approved_one_is_refused(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sound = sound_bundle(tmp_path)
+    gate, refused = gate_for(sound)
+    install_gate(gate)
+    hostile = with_entry(sound, "client/app.py")
+    fab = make_fab(hostile, claims=hashlib.sha256(sound).hexdigest())
+    state = pull_once(engine, monkeypatch, fab=fab)
+    assert refused == [hostile]
+    assert state.get_run(RUN_ID) is None
 
 
 def test_empty_list_refuses_every_bundle(

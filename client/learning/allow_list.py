@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Literal, Protocol
@@ -48,6 +49,9 @@ from shared_models.weights import trainable_state
 
 Asked = Literal["hello", "train", "evaluate"]
 """What a site can be asked for."""
+
+Standing = Literal["first", "again"]
+"""Whether a reply that stands in the outbox is told for the first time."""
 
 Rule = Callable[[object], bool]
 """Whether a field's value may leave."""
@@ -87,6 +91,20 @@ class Sender(Protocol):
 
     def tally_shape(self, server_round: int) -> tuple[int, int]:
         """Shape ``(G, 2 B + 3)`` that tallies after a round must have."""
+
+    def stand(
+        self, request: ModelRequest, asked: Asked, sha256: str
+    ) -> AbstractContextManager[Standing | None]:
+        """Context in which the answer to a request can be told, and nobody takes it back meanwhile.
+
+        Args:
+            request: What is answered.
+            asked: What the site was asked for.
+            sha256: Of the answer.
+
+        Returns:
+            How this very answer stands in the outbox; None if it does not.
+        """
 
 
 @dataclass(frozen=True)

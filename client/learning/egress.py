@@ -26,7 +26,15 @@ from client.learning.allow_list import (
     anchor_fields,
 )
 from client.learning.anchoring import make_anchor
-from client.learning.receipts import STOPPED, Details, Load, describe_spending, write_receipt
+from client.learning.charging import release_name
+from client.learning.receipts import (
+    STOPPED,
+    Details,
+    Load,
+    describe_again,
+    describe_spending,
+    write_receipt,
+)
 from privacy.audit import AuditEntry, AuditLog
 from shared_models.messages import ModelRequest, Refusal, Reply
 from shared_models.records import attach_anchor, encode_reply
@@ -44,8 +52,9 @@ def release(reply: Reply, question: Question, sender: Sender, *, detail: str = "
     """The reply as Flower records: checked, with a receipt in the site's log, and anchored.
 
     Guarantees:
-        See :mod:`client.learning.allow_list` for what can leave. The receipt is durable before
-        this returns; the anchor that travels with an answer vouches for ledger and receipt.
+        See :mod:`client.learning.allow_list` for what can leave. An answer leaves only if it
+        stands in the outbox, the very same bytes, and its receipt is durable before this returns;
+        the anchor that travels with it vouches for ledger and receipt.
 
     Args:
         reply: What the site wants to say.
@@ -58,16 +67,32 @@ def release(reply: Reply, question: Question, sender: Sender, *, detail: str = "
     """
     log = _open_log(sender.site.paths.audit)
     content, form = _checked(reply, question, sender, log)
-    receipt = write_receipt(
-        log,
-        sender.site,
-        type(reply).__name__,
-        _measure(content),
-        {**_describe(reply, question, detail), **_charge(form, sender)},
-    )
-    if form.arrays is not None:
-        _anchor(content, sender, receipt, log)
+    load = _measure(content)
+    details = _describe(reply, question, detail)
+    if form.arrays is None:
+        write_receipt(log, sender.site, type(reply).__name__, load, details)
+        return content
+    receipt = _tell(reply, question, sender, load=load, details=details, form=form)
+    _anchor(content, sender, receipt, log)
     return content
+
+
+def _tell(  # noqa: PLR0913 - an answer, and all that its receipt says
+    reply: Reply, question: Question, sender: Sender, *, load: Load, details: Details, form: Form
+) -> AuditEntry:
+    """The receipt of an answer that stands in the outbox."""
+    path, request = sender.site.paths.audit, question.request
+    log = _open_log(path)
+    assert isinstance(request, ModelRequest)  # noqa: S101 - nothing else has an answer's form
+    with sender.stand(request, question.asked, load.sha256) as standing:
+        if standing is None:
+            raise _stop(log, reply, ["it does not stand in the outbox"])
+        again = {}
+        if standing == "again":
+            again = describe_again(path, release_name(request, question.asked))
+        spent = describe_spending(sender.site, sender.ledger, form.reservation)
+        told = {**details, **spent, **again}
+        return write_receipt(log, sender.site, type(reply).__name__, load, told)
 
 
 def _checked(
@@ -194,12 +219,6 @@ def _describe(reply: Reply, question: Question, detail: str) -> Details:
     if detail:
         details["kept_here"] = detail[:_DETAIL_LENGTH]
     return details
-
-
-def _charge(form: Form, sender: Sender) -> Details:
-    if form.arrays is None:
-        return {}
-    return describe_spending(sender.site, sender.ledger, form.reservation)
 
 
 @cache

@@ -17,10 +17,20 @@ from pathlib import Path
 from torch import Tensor
 
 from client.learning.admission import RefusedError, check_request, require_member
+from client.learning.allow_list import Asked, Standing
 from client.learning.charging import Charges
 from client.learning.dataset import SubjectDataset, build_dataset
+from client.learning.egress import digest_content
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
+from client.learning.kept_reply import (
+    Answer,
+    digest_question,
+    pack_reply,
+    unpack_content,
+    unpack_reply,
+)
 from client.learning.membership import follow_roster
+from client.learning.outbox import Entry, Outbox, open_outbox
 from client.learning.secure_sums import mask_vector
 from client.learning.training import (
     SubjectItem,
@@ -58,6 +68,7 @@ from shared_models.networks import BehaviourNet, make_network
 from shared_models.signed_models import Kind
 from shared_models.tallies import SubjectScores
 from shared_models.weights import (
+    State,
     WeightsError,
     check_weights,
     digest_weights,
@@ -113,7 +124,12 @@ class Learner:
 
     @cached_property
     def _charges(self) -> Charges:
-        return Charges(self.site, self.ledger)
+        return Charges(self.site, self.ledger, self.outbox)
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        """What the site answered last."""
+        return open_outbox(self.site)
 
     @cached_property
     def head_items(self) -> list[SubjectItem]:
@@ -158,17 +174,76 @@ class Learner:
             roster_number=self.site.consortium.roster_number,
         )
 
-    def train(self, request: ModelRequest) -> ModelUpdate | MaskedReply:
+    def train(self, request: ModelRequest) -> Answer:
         """One noised step on the site's training subjects; the budget is spent before it.
 
         Raises:
             RefusedError: If study, plan, policy, weights or budget do not allow it.
+            OutboxBusyError: If another process of the site is answering for too long.
         """
-        plan = self.config.training_plan()
-        with self._without_forgotten():
-            subjects = self.dataset.training
-            self._admit(request, plan, kind="train")
-            epsilon = self._charges.charge(request, plan, subjects, steps=1, purpose="train")
+        return self._answer_once(request, "train")
+
+    def evaluate(self, request: ModelRequest) -> Answer:
+        """Noised tallies of the held-out subjects; the budget is spent before it.
+
+        Raises:
+            RefusedError: If study, plan, policy, weights or budget do not allow it.
+            OutboxBusyError: If another process of the site is answering for too long.
+        """
+        return self._answer_once(request, "evaluate")
+
+    @contextmanager
+    def stand(self, request: ModelRequest, asked: Asked, sha256: str) -> Iterator[Standing | None]:
+        """How an answer stands in the outbox; see :class:`~client.learning.allow_list.Sender`."""
+        kind: Kind = "train" if asked == "train" else "evaluate"
+        entry = self._entry(request, kind)
+        with self.outbox.locked():
+            kept = self.outbox.find(entry)
+            if kept is None or digest_content(unpack_content(kept)) != sha256:
+                yield None
+                return
+            yield "first" if self.outbox.is_untold(entry) else "again"
+            self.outbox.note_told(entry)
+
+    def _answer_once(self, request: ModelRequest, kind: Kind) -> Answer:
+        """The reply that stands in the outbox, put there first if need be: reserve, make, keep."""
+        plan = self._plan(kind)
+        with self.outbox.locked():
+            with self._without_forgotten():
+                weights = self._admit(request, plan, kind=kind)
+                entry = self._entry(request, kind)
+                kept = self.outbox.find(entry)
+                if kept is not None:
+                    return unpack_reply(kept)
+                subjects = self.dataset.training if kind == "train" else self.dataset.held_out
+                steps = self._steps(request, kind)
+                epsilon = self._charges.charge(request, plan, subjects, steps=steps, entry=entry)
+            self.network.load_state_dict(weights)
+            make = self._make_update if kind == "train" else self._make_tallies
+            reply = make(request, plan, epsilon)
+            self.outbox.keep(entry, pack_reply(reply))
+        return reply
+
+    def _plan(self, kind: Kind) -> PrivacyPlan:
+        return self.config.training_plan() if kind == "train" else self.config.tally_plan()
+
+    def _entry(self, request: ModelRequest, kind: Kind) -> Entry:
+        question = digest_question(
+            request, kind=kind, plan=self._plan(kind), config=self.config, site_id=self.site.id
+        )
+        return Entry(request.run_id, kind, question)
+
+    def _steps(self, request: ModelRequest, kind: Kind) -> int:
+        """Equal releases that an answer stands for: a step of training, or a table each."""
+        if kind == "train":
+            return 1
+        tables = len(self.config.tally_attributes(request.server_round))
+        if not tables:
+            msg = f"The study declares no evaluation after round {request.server_round}"
+            raise RefusedError(RefusalCode.WRONG_PLAN, msg)
+        return tables
+
+    def _make_update(self, request: ModelRequest, plan: PrivacyPlan, epsilon: float) -> Answer:
         items = self.head_items if self._head_only else self._make_items(head_only=False)
         if plan.mode == "distributed":
             summed = clipped_sum(
@@ -185,23 +260,7 @@ class Learner:
         sent = {name: part.cpu() for name, part in update.items()}
         return ModelUpdate(self.site.id, request.server_round, request.base_digest, sent, epsilon)
 
-    def evaluate(self, request: ModelRequest) -> TallyReply | MaskedReply:
-        """Noised tallies of the held-out subjects; the budget is spent before it.
-
-        Raises:
-            RefusedError: If study, plan, policy, weights or budget do not allow it.
-        """
-        plan = self.config.tally_plan()
-        with self._without_forgotten():
-            subjects = self.dataset.held_out
-            self._admit(request, plan, kind="evaluate")
-            tables = len(self.config.tally_attributes(request.server_round))
-            if not tables:
-                msg = f"The study declares no evaluation after round {request.server_round}"
-                raise RefusedError(RefusalCode.WRONG_PLAN, msg)
-            epsilon = self._charges.charge(
-                request, plan, subjects, steps=tables, purpose="evaluate"
-            )
+    def _make_tallies(self, request: ModelRequest, plan: PrivacyPlan, epsilon: float) -> Answer:
         exact = tally_table(self.score_held_out(), self.config, server_round=request.server_round)
         if plan.mode == "distributed":
             return self._mask(request, exact.ravel(), plan, epsilon, purpose="evaluate")
@@ -267,18 +326,18 @@ class Learner:
             head_only=head_only,
         )
 
-    def _admit(self, request: ModelRequest, plan: PrivacyPlan, *, kind: Kind) -> None:
-        """Take over the request's weights once everything about it is as agreed."""
+    def _admit(self, request: ModelRequest, plan: PrivacyPlan, *, kind: Kind) -> State:
+        """All weights that the request is about, once everything about it is as agreed."""
         data = self.dataset
         subjects = len(data.training) + len(data.held_out)
         check_request(
             request, self.site, kind=kind, plan=plan, ledger=self.ledger, subjects=subjects
         )
-        self._charges.refuse_answered(request, purpose=kind)
-        self._load(request)
+        self._charges.refuse_passed(request, purpose=kind)
+        return self._merged(request)
 
-    def _load(self, request: ModelRequest) -> None:
-        """Take over the coordinator's weights once form and digest are right."""
+    def _merged(self, request: ModelRequest) -> State:
+        """The coordinator's weights and the frozen ones, once form and digest are right."""
         try:
             check_weights(request.weights, trainable_state(self.network))
         except WeightsError as error:
@@ -287,7 +346,7 @@ class Learner:
         if digest_weights(merged) != request.base_digest:
             msg = "The digest of the weights is not the one announced: versions may differ"
             raise RefusedError(RefusalCode.WRONG_WEIGHTS, msg)
-        self.network.load_state_dict(merged)
+        return merged
 
     def _noise(self, request: ModelRequest, purpose: str) -> NoiseSource:
         """Cryptographic noise; a simulated site repeats its own, so that a seed fixes a study."""

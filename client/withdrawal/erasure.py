@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.learning.outbox import open_outbox
 from client.recordings.delimited import read_rows
 from client.site import Site
 from client.storage.store import FeatureStore, StoreError, open_store
@@ -135,10 +136,14 @@ def forget_subject(site: Site, subject_id: str) -> Erasure:
     Raises:
         StoreError: If the store cannot be opened, or a file cannot be erased.
         ExclusionError: If the list of forgotten subjects is not whole.
+        OutboxBusyError: If an answer is being computed for too long: the subject is excluded then,
+            and doing it again finishes the work.
     """
     store = open_store(site)
     present = store.names_of(subject_id)
     exclusion = open_exclusions(site).add(subject_id, present)
+    # The last replies may hold the subject. They are not told again, and not made anew.
+    open_outbox(site).empty()
     before = find_certificates(site, exclusion)
     # What a crashed attempt had destroyed already stands in the exclusion alone. An extraction
     # may have put more before the exclusion was on record, and none can since.

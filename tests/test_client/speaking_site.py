@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
-from client.learning.allow_list import Asked, Question
+from client.learning.allow_list import Asked, Question, Standing
 from client.learning.receipts import release_name
 from client.learning.refusals import refuse
 from client.site import Site, open_site
@@ -46,14 +47,18 @@ class Head(nn.Module):
 
 @dataclass
 class Speaker:
-    """A site that may speak, without data."""
+    """A site that may speak, without data, and whose outbox holds whatever it is asked for."""
 
     site: Site
     ledger: PrivacyLedger
     network: nn.Module
+    standing: Standing | None = "first"
 
     def tally_shape(self, server_round: int) -> tuple[int, int]:
         return (6, 19) if server_round == ROUNDS else (1, 19)
+
+    def stand(self, *_: object) -> AbstractContextManager[Standing | None]:
+        return nullcontext(self.standing)
 
     def log(self) -> list[audit.AuditEntry]:
         return audit.read(self.site.paths.audit)

@@ -109,17 +109,35 @@ def test_what_the_ledger_charges_is_what_the_sum_reveals(learners: list[Learner]
     assert release.release_id == "run/1/train/1"
 
 
+def same(one: object, other: object) -> bool:
+    assert isinstance(one, MaskedReply)
+    assert isinstance(other, MaskedReply)
+    return bool((one.masked == other.masked).all())
+
+
 def test_a_sum_is_answered_once_even_after_a_restart(learners: list[Learner]) -> None:
+    """Asked again, the site tells the same vector; never a second one under the same mask."""
+    real = replace(learners[0].site, config=replace(learners[0].site.config, simulation=None))
     request = make_request(learners)
-    learners[0].train(request)
-    again = Learner(learners[0].site)
-    for learner in (learners[0], again):
-        with pytest.raises(RefusedError) as caught:
-            learner.train(request)
-        assert caught.value.code is RefusalCode.REPEATED
+    first = Learner(real).train(request)
+    again = Learner(real)
+    assert same(first, again.train(request))
+    assert same(first, again.train(request))
     assert len(again.ledger.releases()) == 1
+    other = replace(request, cohort=renew_a_key(learners, request))
+    with pytest.raises(RefusedError) as caught:
+        again.train(signed(real, other))
+    assert caught.value.code is RefusalCode.REPEATED
     again.train(make_request(learners, attempt=2))
     assert [r.release_id for r in again.ledger.releases()] == ["run/1/train/1", "run/1/train/2"]
+
+
+def renew_a_key(learners: list[Learner], request: ModelRequest) -> tuple[CohortMember, ...]:
+    """The cohort with another exchange key of its last site, signed by that site."""
+    site = learners[-1].site
+    public = public_bytes(exchange_key(bytes(32), request.run_id))
+    signature = sign(site.identity_key, exchange_statement(request.run_id, site.id, public))
+    return (*request.cohort[:-1], CohortMember(site.id, public, signature))
 
 
 def test_attempts_have_noise_of_their_own(learners: list[Learner]) -> None:

@@ -192,10 +192,16 @@ def test_without_the_check_anybody_has_the_site_train_on_their_model(
 
 
 def test_a_round_is_answered_once_even_after_a_restart(learner: Learner) -> None:
+    """Asked again, the site tells the same answer; it never makes a second one."""
+    real = replace(learner.site, config=replace(learner.site.config, simulation=None))
     request = make_request(learner)
-    learner.train(request)
-    for site in (learner, Learner(learner.site)):
-        assert refusal_of(site, request) is RefusalCode.REPEATED
+    first = Learner(real).train(request)
+    for site in (Learner(real), Learner(real)):
+        again = site.train(request)
+        assert all(part.equal(first.update[name]) for name, part in again.update.items())
+    other = signed(real, replace(request, **other_weights(learner)))
+    assert refusal_of(Learner(real), other) is RefusalCode.REPEATED
+    assert len(learner.ledger.releases()) == 1
 
 
 def test_an_old_round_that_was_never_answered_is_too_late(learner: Learner) -> None:
@@ -222,14 +228,16 @@ def test_a_study_without_privacy_asks_for_signature_and_order_too(tmp_path: Path
     learner = Learner(open_site(folder))
     assert refusal_of(learner, leave_unsigned(learner)) is RefusalCode.WRONG_SIGNATURE
     request = make_request(learner)
-    learner.train(request)
-    assert refusal_of(learner, request) is RefusalCode.REPEATED
+    told = learner.train(request)
+    assert digest_weights(learner.train(request).update) == digest_weights(told.update)
+    other = signed(learner.site, replace(request, **other_weights(learner)))
+    assert refusal_of(learner, other) is RefusalCode.REPEATED
 
 
 def test_without_the_order_a_replay_spends_the_subjects_budget(
     learner: Learner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.learning.charging.Charges.refuse_answered", lambda *_, **__: None)
+    monkeypatch.setattr("client.learning.charging.Charges.refuse_passed", lambda *_, **__: None)
     learner.train(make_request(learner, server_round=2))
     learner.train(make_request(learner, server_round=1))
     assert len(learner.ledger.releases()) == 2

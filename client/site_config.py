@@ -103,9 +103,14 @@ class ExtractionSection:
 
 @dataclass(frozen=True, config=STRICT)
 class ServiceSection:
-    """``[service]``: whether 'start' refuses where the kernel cannot wall it off the videos."""
+    """``[service]``: the wall between 'start' and the videos, and what monitoring tools may ask.
+
+    ``wall`` says whether 'start' refuses where the kernel cannot wall it off; ``health_port`` is a
+    port on loopback for the gRPC health protocol, 0 for none.
+    """
 
     wall: Literal["required", "if_possible"] = "if_possible"
+    health_port: Annotated[int, Field(ge=0, le=65535)] = 0
 
 
 @dataclass(frozen=True, config=STRICT)

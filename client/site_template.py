@@ -94,6 +94,8 @@ network = "cut_if_possible"
 [service]
 # Whether 'start' refuses ("required") where the kernel cannot wall it off from the videos.
 wall = "if_possible"
+# Port on loopback for monitoring tools that speak the gRPC health protocol; 0 turns it off.
+health_port = 0
 """
 
 README = """\

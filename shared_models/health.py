@@ -63,15 +63,23 @@ class HealthFile:
             return
         self._renewed = now
 
-    def child(self, port: int, *, environment: Mapping[str, str], log: Path) -> Child:
+    def child(
+        self,
+        port: int,
+        module: tuple[str, ...] = (sys.executable, "-m", MODULE),
+        *,
+        environment: Mapping[str, str],
+        log: Path,
+    ) -> Child:
         """The process that serves this file.
 
         Args:
             port: Port on loopback.
+            module: Words that start this module.
             environment: All variables it sees.
             log: Where its output goes.
         """
-        command = (sys.executable, "-m", MODULE, "--port", str(port), "--file", str(self.path))
+        command = (*module, "--port", str(port), "--file", str(self.path))
         return Child("health", command, environment, log)
 
 

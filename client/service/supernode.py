@@ -27,6 +27,7 @@ from client.approval.record import APPROVALS_FILE, approved_bundles
 from client.service.agreement_watch import AgreementWatch
 from client.service.identity_link import IdentityLink
 from client.service.reachability import Address, parse_address
+from client.service.site_health import SiteHealth
 from client.service.wall import REREAD, Boundary, find_boundary
 from client.service.walled_start import (
     REACHABILITY,
@@ -56,6 +57,7 @@ NOT_ACTIVATED = "[code: 2004]"
 NOT_AUTHENTIC = "401 Unauthorized"
 SUPERNODE = "client.service.supernode_entry"
 WORKER = "client.service.worker"
+HEALTH = "shared_models.health"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class ServicePlan:
         audit: The site's audit log.
         approved: SHA-256 of bundles that may start.
         wall_required: Whether nothing may start where the wall cannot be raised.
+        health_port: Port on loopback that monitoring tools ask; 0 for none.
     """
 
     site_id: str
@@ -85,6 +88,7 @@ class ServicePlan:
     audit: Path
     approved: tuple[str, ...]
     wall_required: bool = False
+    health_port: int = 0
 
     @property
     def identity(self) -> IdentityLink:
@@ -115,6 +119,11 @@ class ServicePlan:
     def engine(self) -> Path:
         """Folder of the engine's own files."""
         return self.state / "engine"
+
+    @property
+    def health(self) -> SiteHealth:
+        """What monitoring tools are told."""
+        return SiteHealth.of(self.engine, self.health_port)
 
 
 def plan_service(site: Site) -> ServicePlan:
@@ -152,6 +161,7 @@ def plan_service(site: Site) -> ServicePlan:
         audit=site.paths.audit,
         approved=approved,
         wall_required=site.config.service.wall == "required",
+        health_port=site.config.service.health_port,
     )
 
 
@@ -191,7 +201,10 @@ def _serve_until_changed(plan: ServicePlan, screen: Screen, stopping: threading.
     )
     if stopping.is_set():
         return
-    supervisor = Supervisor(_children(plan, boundary if walled else None))
+    health = plan.health.children(
+        module_command(HEALTH, plan.site_toml, walled=walled), _environment(plan), logs=plan.logs
+    )
+    supervisor = Supervisor((*_children(plan, boundary if walled else None), *health))
     try:
         supervisor.start()
         connection = _Connection(plan, screen)
@@ -220,6 +233,7 @@ class _Connection:
     tried_other_key: bool = False
 
     def __post_init__(self) -> None:
+        self.health = self.plan.health
         self.refusals = RefusalWatch(self.plan.state)
         folder = self.plan.site_toml.parent
         files = (self.plan.site_toml, folder / APPROVALS_FILE, folder / CONSORTIUM_FILE)
@@ -314,6 +328,9 @@ def _watch(
         for death in supervisor.poll():
             connection.note_death(death)
         connection.look()
+        connection.health.tell(
+            supervisor.pids(), connected=connection.connected and not connection.silent
+        )
         for place in wall.look() if wall else ():
             connection.screen.warn(
                 f"{place} holds videos since this service was started and is not walled off: stop "

@@ -1,0 +1,47 @@
+"""Serves a simulated site to a real coordinator. For tests alone.
+
+A real site refuses to do so: whoever knows the seed can subtract the noise. Here the subjects are
+made up, and with the seed known a run that was disturbed can be held against one that was not.
+
+    python seeded_site.py DIR HOST:PORT
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from client.service import supernode
+from client.service.kit import CA_FILE
+from client.site import Site, open_site
+from client.site_config import CoordinatorSection
+from shared_models import supervision
+from shared_models.console import CommandError
+
+CLOCK = ("LD_PRELOAD", "FAKETIME", "FAKETIME_DONT_FAKE_MONOTONIC")
+"""Variables of libfaketime, which children do not inherit unless a test lets them."""
+
+
+def open_joined(site_toml: Path, address: str) -> Site:
+    """The site as if it had joined: where the two sections are read, together they are refused."""
+    site = open_site(site_toml)
+    joined = replace(site.config, simulation=None, coordinator=CoordinatorSection(address, CA_FILE))
+    return replace(site, config=joined)
+
+
+def main(folder: str, address: str) -> int:
+    if "FAKETIME" in os.environ:
+        supervision.PASSED_ON = (*supervision.PASSED_ON, *CLOCK)
+    # The worker, a process of its own, opens the site itself and finds the seed.
+    supernode.open_site = lambda file: open_joined(file, address)
+    try:
+        return supernode.serve_site(supernode.open_site(Path(folder)))
+    except CommandError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -77,7 +77,8 @@ def kit(site: Site) -> str:
             f"are now: run 'vultus-site approve {site.folder}'."
         )
         raise Ailment(msg)
-    until = _valid_until(site.folder / AUTHORITY_FILE)
+    trusted = site.config.coordinator.ca_certificate if site.config.coordinator else AUTHORITY_FILE
+    until = _valid_until(site.folder / trusted)
     if until - datetime.now(UTC) < RENEWAL:
         msg = f"The certificate authority of the kit ends on {until:%Y-%m-%d}: {again}."
         raise Ailment(msg)

@@ -8,6 +8,7 @@ shown, and agreeing to it is what approves its bundle.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -138,8 +139,9 @@ def join_site(site_folder: Path, kit_folder: Path, *, confirm: Callable[[Proposa
 
 def _take_over(site: Site, kit: Kit) -> Site:
     """Write all that the kit brings; the pinned study last, for it decides what counts."""
-    for name in (AUTHORITY_FILE, BUNDLE_FILE, KIT_FILE):
+    for name in (BUNDLE_FILE, KIT_FILE):
         write_atomic(site.folder / name, kit.read(name))
+    write_atomic(_authority_of(site), kit.read(AUTHORITY_FILE))
     if _brings_face_model(site, kit):
         write_atomic(site.folder / FACE_MODEL_FILE, kit.read(FACE_MODEL_FILE))
     study = kit.read(STUDY_FILE)
@@ -189,7 +191,7 @@ def _find_changes(site: Site, kit: Kit) -> Iterator[str]:
     known, address = site.config.coordinator, kit.file.kit.address
     if known is None or known.address != address:
         yield f"connect to {address}" + (f" instead of {known.address}" if known else "")
-    authority, current = kit.read(AUTHORITY_FILE), site.folder / AUTHORITY_FILE
+    authority, current = kit.read(AUTHORITY_FILE), _authority_of(site)
     if not current.is_file() or current.read_bytes() != authority:
         digest = hashlib.sha256(authority).hexdigest()
         yield f"trust the certificate authority with SHA-256 {digest}"
@@ -306,13 +308,18 @@ def _brings_face_model(site: Site, kit: Kit) -> bool:
     return kit.has(FACE_MODEL_FILE) and site.paths.face_model is None
 
 
+def _authority_of(site: Site) -> Path:
+    """Where whom the site trusts is kept: the service takes over a renewed authority by itself."""
+    return site.paths.state / AUTHORITY_FILE
+
+
 def _joined(site: Site, kit: Kit) -> str:
     """``site.toml`` with the kit's terms; every other line and comment stays."""
     document = tomlkit.parse(site.config_file.read_text(encoding="utf-8"))
     _section(document, "site")["consortium_sha256"] = kit.consortium.digest
     coordinator = _section(document, "coordinator")
     coordinator["address"] = kit.file.kit.address
-    coordinator["ca_certificate"] = AUTHORITY_FILE
+    coordinator["ca_certificate"] = os.path.relpath(_authority_of(site), site.folder)
     if _brings_face_model(site, kit):
         _section(document, "paths")["face_model"] = FACE_MODEL_FILE
     return tomlkit.dumps(document)

@@ -38,7 +38,8 @@ RestartPreventExitStatus=2 3
 TimeoutStopSec=60
 # The service cannot read videos, whatever it runs.
 InaccessiblePaths={outside}
-ReadWritePaths={state}
+# A renewed identity key takes the place of the old one when the roster names it.
+ReadWritePaths={state} {keys}
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 # No MemoryDenyWriteExecute here: PyTorch generates machine code for its convolutions.
 {devices}
@@ -117,6 +118,7 @@ def make_units(site: Site, *, user: str, videos_group: str | None = None) -> lis
         "mounts": quote_paths(str(path) for path in boundary.outside),
         "store": quote_paths([str(site.paths.store)]),
         "state": quote_paths([str(site.paths.state)]),
+        "keys": quote_paths([str(site.paths.keys)]),
         "devices": "PrivateDevices=yes\nDevicePolicy=closed" if on_cpu else "PrivateDevices=no",
         "hardening": hardening,
     }

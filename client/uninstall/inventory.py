@@ -26,7 +26,7 @@ SETTINGS = (
     "ca.crt",
     "kit.sig",
     "kit.toml",
-    "roster.json",
+    "vultus.fab",
 )
 CHUNK_BYTES = 1 << 20
 

@@ -158,7 +158,7 @@ def test_processes_get_the_sites_list_key_and_authority_and_no_programs(
         assert list(Path(child.environment["PATH"]).iterdir()) == []
     at = node.command.index("--auth-supernode-private-key")
     assert Path(node.command[at + 1]).resolve() == joined.identity_key_file
-    assert str(site.folder / "ca.crt") in node.command
+    assert str(site.paths.state / "ca.crt") in node.command
     assert "--insecure" not in node.command
     assert (plan.engine / "secret").stat().st_mode & 0o077 == 0
 

@@ -44,7 +44,7 @@ def test_service_is_kept_from_the_videos_and_starts_the_site(site):
     service = unit(site, "vultus-site")
     folder = str(site.folder).replace("%", "%%")
     assert service["InaccessiblePaths"] == [f'"-{folder}/videos"']
-    assert service["ReadWritePaths"] == [f'"{folder}/state"']
+    assert service["ReadWritePaths"] == [f'"{folder}/state" "{folder}/keys"']
     assert service["ExecStart"][0].endswith(f'"start" "{folder.replace("$", "$$")}"')
     assert service["Restart"] == ["on-failure"]
     assert service["RestartPreventExitStatus"] == ["2 3"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +64,15 @@ class ServerOptimizer:
             self._velocity[name].mul_(self.momentum).add_(gradient[name])
             weight.sub_(self._velocity[name], alpha=self.learning_rate)
             self.average[name].lerp_(weight, 1 - self.ema)
+
+    def state(self) -> dict[str, State]:
+        """All that a later process needs to go on with the same steps."""
+        return {"weights": self.weights, "velocity": self._velocity, "average": self.average}
+
+    def restore(self, state: Mapping[str, State]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.weights, self.average = state["weights"], state["average"]
+        self._velocity = state["velocity"]
 
 
 def epsilon_of_sums(

@@ -1,15 +1,18 @@
 """The Flower ServerApp of a consortium: one run, from the study file to the report.
 
-The run's folder holds ``consortium.toml``; progress, the model and the report are written there.
+The run's folder holds ``consortium.toml``; progress, checkpoint, model and report are written
+there. A run outlives the process that conducts it: the next one goes on from the checkpoint, under
+the same name.
 """
 
 from __future__ import annotations
 
 import math
 import platform
-import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -18,15 +21,20 @@ from privacy.accounting import epsilon_spent
 from privacy.plan import PrivacyPlan
 from server.aggregation import epsilon_of_sums, epsilons_of_secure_sums
 from server.bundle import RUN_FOLDER
+from server.checkpoints import CheckpointError, CheckpointStore, make_durable
 from server.history import RunReport, SitePrivacy
 from server.pacing import pace_server_app
-from server.progress import Progress, write_progress
+from server.progress import Progress, read_progress, write_progress
+from server.quorum import QuorumError
 from server.report import write_report
+from server.rounds import Rounds
+from server.run_folder import StoppedError, hold_run, load_present
 from server.signing import open_signing_key
-from server.strategy import ConsortiumStrategy, QuorumError
-from shared_models.consortium import Consortium, load_consortium
+from server.strategy import ConsortiumStrategy
 from shared_models.networks import make_network
-from shared_models.weights import digest_weights, freeze_trunk, state_to_arrays
+from shared_models.weights import digest_weights, freeze_trunk
+
+REPORT_JSON = "report.json"
 
 app = ServerApp()
 
@@ -40,47 +48,72 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def conduct_run(grid: Grid, folder: Path, *, run_id: str) -> RunReport:
-    """Train, judge and report.
+    """Train, judge and report, from the beginning or from where another process left the run.
 
     Args:
         grid: Connection to the nodes.
         folder: The run's folder with ``consortium.toml``.
-        run_id: Name of the run.
+        run_id: The engine's name for this life of the run; that of the first is the run's.
 
     Raises:
+        HeldError: If another process conducts the run.
         SigningKeyError: If the coordinator's key is not the one that the study names.
+        CheckpointError: If the run cannot go on from what its last life left.
         QuorumError: If too few sites took part; the report tells what happened until then.
+        StoppedError: If somebody stopped the run.
     """
-    consortium = load_consortium(folder / "consortium.toml")
-    config = consortium.config
-    schema = config.features.schema
-    network = make_network(config.network.name, config.network.size, features=len(schema.features))
-    freeze_trunk(network, trainable=config.network.trainable)
-    key = open_signing_key(folder.parent, consortium)
-    strategy = ConsortiumStrategy(
-        consortium, network=network, run_id=run_id, folder=folder, key=key
-    )
-    started = time.monotonic()
-    failure: QuorumError | None = None
+    with hold_run(folder, life=run_id):
+        ended = read_progress(folder)
+        if ended and ended.has_ended:
+            return RunReport.from_json((folder / REPORT_JSON).read_bytes())
+        try:
+            return _conduct(grid, folder, life=run_id)
+        except (QuorumError, StoppedError):
+            raise
+        except Exception as error:
+            # What ends a life may end the next one too: then this is the reason that is told.
+            _note_fault(folder, error)
+            raise
+
+
+def _conduct(grid: Grid, folder: Path, *, life: str) -> RunReport:
+    rounds, strategy = _open_run(grid, folder, life=life)
+    failure: QuorumError | StoppedError | None = None
     try:
-        strategy.start(
-            grid,
-            state_to_arrays(strategy.optimizer.weights),
-            num_rounds=config.training.rounds,
-            timeout=config.training.round_timeout_s,
-        )
-    except QuorumError as error:
+        rounds.conduct()
+    except (QuorumError, StoppedError) as error:
         failure = error
-    report = _make_report(strategy, failure, seconds=time.monotonic() - started)
+    report = _make_report(strategy, failure, seconds=rounds.seconds)
     write_report(report, folder)
-    _note_end(folder, report, rounds=config.training.rounds)
+    make_durable(folder / REPORT_JSON)
+    _note_end(folder, report, rounds.progress, failure)
     if failure:
         raise failure
     return report
 
 
+def _open_run(grid: Grid, folder: Path, *, life: str) -> tuple[Rounds, ConsortiumStrategy]:
+    consortium = load_present(folder)
+    config = consortium.config
+    checkpoint = CheckpointStore(folder).read()
+    if checkpoint and checkpoint.consortium_digest != consortium.digest:
+        msg = f"Expected the study file that {folder.name} began with, got one that was changed."
+        raise CheckpointError(msg)
+    features = len(config.features.schema.features)
+    network = make_network(config.network.name, config.network.size, features=features)
+    freeze_trunk(network, trainable=config.network.trainable)
+    strategy = ConsortiumStrategy(
+        consortium,
+        network=network,
+        run_id=checkpoint.run_id if checkpoint else life,
+        folder=folder,
+        key=open_signing_key(folder.parent, consortium),
+    )
+    return Rounds(strategy, grid, folder), strategy
+
+
 def _make_report(
-    strategy: ConsortiumStrategy, failure: QuorumError | None, *, seconds: float
+    strategy: ConsortiumStrategy, failure: QuorumError | StoppedError | None, *, seconds: float
 ) -> RunReport:
     consortium = strategy.consortium
     config = consortium.config
@@ -104,7 +137,7 @@ def _make_report(
         epsilon_site=epsilon_site,
         rounds=tuple(strategy.rounds),
         evaluations=tuple(strategy.evaluations),
-        sites=_site_privacy(strategy, consortium),
+        sites=_site_privacy(strategy),
         min_cell=config.fairness.min_cell,
         weights_digest=digest_weights(strategy.model_state()),
         consortium_digest=consortium.digest,
@@ -114,7 +147,7 @@ def _make_report(
             "torch": version("torch"),
             "python": platform.python_version(),
         },
-        status="failed" if failure else "completed",
+        status=_status(failure),
         status_detail=str(failure or ""),
         seconds={"total": seconds, "train": training_s, "evaluate": seconds - training_s},
     )
@@ -137,27 +170,51 @@ def _epsilons(strategy: ConsortiumStrategy, plan: PrivacyPlan) -> tuple[float | 
     )
 
 
-def _site_privacy(strategy: ConsortiumStrategy, consortium: Consortium) -> tuple[SitePrivacy, ...]:
-    """What each site's ledger reported last."""
+def _site_privacy(strategy: ConsortiumStrategy) -> tuple[SitePrivacy, ...]:
+    """What each site's ledger reported last, also of sites that left the study meanwhile."""
 
     def reported(site_id: str, purpose: str) -> float | None:
         epsilon = strategy.epsilon_by_site.get(site_id, {}).get(purpose)
         return epsilon if epsilon is not None and math.isfinite(epsilon) else None
 
+    present = [entry.id for entry in strategy.config.sites]
+    took_part = {site for report in strategy.rounds for site in report.participants}
     return tuple(
         SitePrivacy(
-            site_id=entry.id,
-            epsilon_training=reported(entry.id, "training"),
-            epsilon_tallies=reported(entry.id, "tallies"),
-            rounds=sum(entry.id in report.participants for report in strategy.rounds),
+            site_id=site_id,
+            epsilon_training=reported(site_id, "training"),
+            epsilon_tallies=reported(site_id, "tallies"),
+            rounds=sum(site_id in report.participants for report in strategy.rounds),
         )
-        for entry in consortium.config.sites
+        for site_id in [*present, *sorted(took_part - set(present))]
     )
 
 
-def _note_end(folder: Path, report: RunReport, *, rounds: int) -> None:
-    done = len(report.rounds)
+def _status(
+    failure: QuorumError | StoppedError | None,
+) -> Literal["completed", "failed", "stopped"]:
+    if failure is None:
+        return "completed"
+    return "stopped" if isinstance(failure, StoppedError) else "failed"
+
+
+def _note_end(
+    folder: Path, report: RunReport, last: Progress, failure: QuorumError | StoppedError | None
+) -> None:
+    """The end, with who was missing or refused when it came."""
     write_progress(
         folder,
-        Progress(report.run_id, done, rounds, report.status, detail=report.status_detail),
+        replace(
+            last,
+            server_round=len(report.rounds),
+            phase=report.status,
+            waiting_for=(),
+            detail=report.status_detail,
+            by_policy=isinstance(failure, QuorumError) and failure.by_policy,
+        ),
     )
+
+
+def _note_fault(folder: Path, error: Exception) -> None:
+    if last := read_progress(folder):
+        write_progress(folder, replace(last, detail=f"{type(error).__name__}: {error}"))

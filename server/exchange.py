@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 
 from server.anchors import check_signature
 from shared_models.messages import (
@@ -37,6 +38,7 @@ class Exchange:
         answered: Sites whose answer counts.
         lost: Sites of an earlier attempt that did not answer.
         anchors: What each site that answered signed of its records.
+        heard: Sites that answered or refused in this attempt.
     """
 
     asked: dict[int, str]
@@ -47,6 +49,7 @@ class Exchange:
     answered: set[str] = field(default_factory=set)
     lost: set[str] = field(default_factory=set)
     anchors: dict[str, Anchor] = field(default_factory=dict)
+    heard: set[str] = field(default_factory=set)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -65,12 +68,11 @@ class Exchange:
         if site is None:
             return None
         if message.has_error():
-            reason = message.error.reason or "no reason given"
-            self.refusals.append((site, str(RefusalCode.INTERNAL), reason))
+            self._refuse(site, _code_of(message), message.error.reason or "no reason given")
             return None
         try:
             if refusal := decode_refusal(message.content):
-                self.refusals.append((site, str(refusal.code), refusal.message))
+                self._refuse(site, refusal.code, refusal.message)
                 return None
             answer = read(message)
             self._check_identity(answer, site)
@@ -78,10 +80,15 @@ class Exchange:
                 decode_anchor(message.content), site_id=site, public_key=self.public_keys[site]
             )
         except (MessageError, WeightsError) as error:
-            self.refusals.append((site, str(RefusalCode.WRONG_MESSAGE), str(error)))
+            self._refuse(site, RefusalCode.WRONG_MESSAGE, str(error))
             return None
         self.answered.add(site)
+        self.heard.add(site)
         return answer
+
+    def _refuse(self, site: str, code: RefusalCode, reason: str) -> None:
+        self.refusals.append((site, str(code), reason))
+        self.heard.add(site)
 
     def _check_identity(self, answer: ModelUpdate | TallyReply | MaskedReply, site: str) -> None:
         if answer.site_id != site:
@@ -90,3 +97,9 @@ class Exchange:
         if answer.base_digest != self.base_digest:
             msg = f"Expected an answer for weights {self.base_digest[:12]}, got another"
             raise MessageError(msg)
+
+
+def _code_of(message: Message) -> RefusalCode:
+    """A site's gate refuses a bundle that nobody there approved by an error of the engine."""
+    unapproved = message.error.code == ErrorCode.INVALID_FAB
+    return RefusalCode.POLICY if unapproved else RefusalCode.INTERNAL

@@ -148,7 +148,7 @@ class RunReport:
         weights_digest: SHA-256 of the final weights.
         consortium_digest: SHA-256 of the consortium file.
         versions: Of software, by name.
-        status: ``completed`` or ``failed``.
+        status: ``completed``, ``failed`` or ``stopped``.
         status_detail: Why it failed, or a remark.
         seed: Of a simulation; real sites draw cryptographic noise.
         seconds: By phase.
@@ -177,7 +177,7 @@ class RunReport:
     weights_digest: str
     consortium_digest: str
     versions: dict[str, str]
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "failed", "stopped"]
     status_detail: str = ""
     seed: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)

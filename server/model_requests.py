@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Message
 
 from privacy.plan import PrivacyPlan
-from server.admission import nodes_of
 from server.anchors import AnchorStore
 from server.exchange import Exchange
 from shared_models.consortium import Consortium
@@ -38,6 +38,21 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A question that is put to sites.
+
+    Attributes:
+        question: What is asked.
+        exchange: Of whom, and what came of it.
+        message_to: The same question to a node that stands for a site, as often as it is needed.
+    """
+
+    question: Question
+    exchange: Exchange
+    message_to: Callable[[int, str], Message]
+
+
+@dataclass(frozen=True)
 class ModelRequests:
     """Makes the requests of a run.
 
@@ -62,8 +77,8 @@ class ModelRequests:
         *,
         members: dict[str, CohortMember],
         earlier: Exchange | None = None,
-    ) -> tuple[Exchange, list[Message]]:
-        """An exchange and its messages, one a site.
+    ) -> Asked:
+        """An exchange, and the message to each of its sites.
 
         Args:
             question: What is asked.
@@ -92,13 +107,10 @@ class ModelRequests:
             refusals=earlier.refusals if earlier else [],
             lost=set(earlier.missing) if earlier else set(),
         )
-        messages = [
-            Message(
-                encode_model_request(replace(signed, anchor=self.anchors.latest(site))),
-                node,
-                question.kind,
-                group_id=str(question.server_round),
-            )
-            for node, site in nodes_of(sites)
-        ]
-        return exchange, messages
+
+        def message_to(node: int, site: str) -> Message:
+            content = encode_model_request(replace(signed, anchor=self.anchors.latest(site)))
+            group = str(question.server_round)
+            return Message(content, node, question.kind, group_id=group)
+
+        return Asked(question, exchange, message_to)

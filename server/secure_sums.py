@@ -63,6 +63,7 @@ class SecureSums:
         plan: PrivacyPlan,
         size: int,
         ask_again: AskAgain,
+        attempt: int = 1,
     ) -> SecureSum:
         """The sum over a cohort of which every site answered.
 
@@ -71,16 +72,16 @@ class SecureSums:
 
         Args:
             kind: What is summed.
-            exchange: The first attempt.
-            replies: Its replies.
+            exchange: The attempt that was begun.
+            replies: Its replies, as they come.
             plan: Noise and clipping of each site.
             size: Entries D of the sum.
             ask_again: Makes another attempt.
+            attempt: Number of the attempt that was begun; more than 1 where a run was taken up.
 
         Raises:
             SumsUsedUpError: If a site was lost and no attempt is left.
         """
-        attempt = 1
         while True:
             cohort = tuple(sorted(exchange.asked.values()))
             self.sizes[kind].append(len(cohort))

@@ -80,7 +80,8 @@ def test_the_import_contracts_hold() -> None:
 def test_only_the_named_files_speak_flower() -> None:
     expected = {
         "client/app.py", "client/learning/egress.py", "server/admission.py", "server/app.py",
-        "server/bundle.py", "server/control.py", "server/exchange.py", "server/model_requests.py",
+        "server/bundle.py", "server/control.py", "server/conversation.py", "server/exchange.py",
+        "server/model_requests.py", "server/rounds.py",
         "server/secure_sums.py", "server/strategy.py",
         "shared_models/records.py", "shared_models/weights.py", "simulation/engine.py",
         "simulation/ray_engine.py",

@@ -71,6 +71,7 @@ class Sites:
         sites: tuple[str, ...] = SITES,
     ) -> None:
         # What a coordinator keeps over all its runs lies beside their folders.
+        self.runs = folder
         self.folder = folder / "run"
         self.folder.mkdir()
         config = ConsortiumConfig(
@@ -93,6 +94,14 @@ class Sites:
         self.asked: list[tuple[str, str]] = []
         self.kept: list[tuple[str, Anchor | None]] = []
 
+    def run_again(self) -> RunReport:
+        """Another run of the same study, in a folder of its own."""
+        study = (self.folder / "consortium.toml").read_bytes()
+        self.folder = self.runs / f"{self.folder.name}-next"
+        self.folder.mkdir()
+        (self.folder / "consortium.toml").write_bytes(study)
+        return self.run()
+
     def run(self) -> RunReport:
         run_in_process(
             server_app,
@@ -113,8 +122,8 @@ class Sites:
 
     def train(self, site: str, message: Message, node_id: int) -> Reply:
         request = decode_model_request(message.content)
-        ones = {name: torch.ones_like(w) for name, w in request.weights.items()}
-        return ModelUpdate(site, request.server_round, request.base_digest, ones, 1.0)
+        step = {name: torch.full_like(w, 0.1) for name, w in request.weights.items()}
+        return ModelUpdate(site, request.server_round, request.base_digest, step, 1.0)
 
     def evaluate(self, site: str, message: Message, node_id: int) -> Reply:
         request = decode_model_request(message.content)

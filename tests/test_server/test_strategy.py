@@ -96,7 +96,7 @@ def test_an_old_signature_cannot_be_played_again(sites: Sites) -> None:
 
     spoil(sites, "hello", "east", replay)
     sites.run()
-    again = sites.run()
+    again = sites.run_again()
     assert again.rounds[0].participants == ("north", "west")
 
 
@@ -166,7 +166,7 @@ def test_a_quorum_that_the_study_cannot_reach_is_told_before_anyone_is_asked(
 
 def test_each_site_is_shown_the_latest_anchor_it_signed_over_all_runs(sites: Sites) -> None:
     sites.run()
-    sites.run()
+    sites.run_again()
     for site in SITES:
         shown = [anchor and anchor.ledger_rows for name, anchor in sites.kept if name == site]
         # Two rounds and one evaluation a run; before its first answer there is nothing to show.

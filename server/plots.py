@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from server.intervals import Estimate
@@ -27,6 +28,7 @@ _VARIABLES = {
     _MAIN: "var(--main)",
     _SECOND: "var(--second)",
 }
+_MARKS = ("o-", "s--", "D:", "^-.", "v-", "P--", "X:", "*-.")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vultus",
@@ -101,7 +103,12 @@ def plot_curve(
 
 
 def plot_groups(
-    dots: Sequence[Dot], *, name: str, label: str, reference: float | None = None
+    dots: Sequence[Dot],
+    *,
+    name: str,
+    label: str,
+    reference: float | None = None,
+    limits: tuple[float, float] = (0.0, 1.0),
 ) -> str:
     """A metric by group: a dot with its interval, words where there is no figure.
 
@@ -110,6 +117,7 @@ def plot_groups(
         name: Unique on the page.
         label: The metric.
         reference: The figure of all groups together, drawn as a line.
+        limits: Ends of the axis.
     """
     import matplotlib as mpl
 
@@ -119,11 +127,39 @@ def plot_groups(
             _draw_dot(axes, dot, row)
         if reference is not None:
             axes.axvline(reference, color=_MUTED, linewidth=1, linestyle=":", zorder=0)
-        axes.set(title=label, xlim=(0, 1), ylim=(len(dots) - 0.5, -0.5))
+        axes.set(title=label, xlim=limits, ylim=(len(dots) - 0.5, -0.5))
         axes.set_yticks(range(len(dots)), [dot.label for dot in dots])
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=_MUTED, alpha=0.25, linewidth=0.6)
         return _svg(figure, name=name, alt=f"{label} by group with 95 % intervals")
+
+
+def plot_lines(
+    lines: Mapping[str, Sequence[tuple[float, Estimate]]], *, name: str, label: str, along: str
+) -> str:
+    """A figure along something that varies: a line for each way, a bar for each interval.
+
+    Args:
+        lines: Points of each way, by its name.
+        name: Unique on the page.
+        label: What is shown.
+        along: What varies.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(_STYLE):
+        figure, axes = _figure(2 * _GROUPS_IN, 3.2)
+        for (way, points), mark in zip(lines.items(), cycle(_MARKS), strict=False):
+            known = [(x, e.value) for x, e in points if e.value is not None]
+            if known:
+                color = _MAIN if way == next(iter(lines)) else _INK
+                axes.plot(*zip(*known, strict=True), mark, color=color, label=way)
+            for x, estimate in points:
+                _draw_interval(axes, estimate, x, vertical=True)
+        axes.set(title=label, xlabel=along)
+        axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
+        figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
+        return _svg(figure, name=name, alt=f"{label} along {along}")
 
 
 def plot_bars(bars: Sequence[tuple[str, float]], *, name: str, label: str, target: float) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +9,8 @@ import typer
 from typer.models import OptionInfo
 
 from shared_models.console import CommandLine, InputError, Screen, report_errors
+from simulation.comparison.command import compare
+from simulation.options import EngineName, ModeName, TrainableName, require_new
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -31,28 +32,6 @@ def Curve(text: str) -> OptionInfo:  # noqa: N802 - stands where typer.Option st
     """An option that takes a curve over time."""
     option: OptionInfo = typer.Option(metavar="CURVE", help=text)
     return option
-
-
-class ModeName(StrEnum):
-    """Where noise is added."""
-
-    LOCAL = "local"
-    DISTRIBUTED = "distributed"
-    OFF = "off"
-
-
-class EngineName(StrEnum):
-    """What carries the messages."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
-class TrainableName(StrEnum):
-    """How much of the network is trained."""
-
-    HEAD = "head"
-    ALL = "all"
 
 
 @app.command()
@@ -85,7 +64,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Run a whole study: cohort, sites, private training, evaluation, report."""
     screen = Screen(json=json)
-    _require_new(out)
+    require_new(out)
     _require_cohort(mode, sites)
     from simulation.study import design_study, peak_memory_bytes, run_study
 
@@ -115,6 +94,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     )
 
 
+app.command()(compare)
+
+
 @app.command()
 @report_errors()
 def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
@@ -130,7 +112,7 @@ def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
 ) -> None:
     """Write site folders of made-up patients, with features or with videos to extract from."""
     screen = Screen(json=json)
-    _require_new(out)
+    require_new(out)
     from simulation.study import design_study, write_cohort, write_video_cohort
 
     design = design_study(
@@ -246,12 +228,6 @@ def pretrain(
     screen.say(f"Trunk {digest_weights(trunk)[:16]} written to {out}.")
     screen.next(f"copy it to shared_models/networks/behaviour_net_{size}.safetensors")
     screen.answer({"weights_digest": digest_weights(trunk), "out": str(out)})
-
-
-def _require_new(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        msg = f"Expected a new or empty folder for --out, got {out}: remove it or name another."
-        raise InputError(msg)
 
 
 def _require_cohort(mode: ModeName, sites: int) -> None:

@@ -33,7 +33,7 @@ def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path])
     kept = learners[0].held_out_embeddings is not None
     for server_round in [r.server_round for r in (report.rounds if kept else report.evaluations)]:
         scores = [_score(learner, run_folder, server_round) for learner in learners]
-        pooled = _pool(scores)
+        pooled = pool_scores(scores)
         error = float(np.abs(pooled.predicted - pooled.score).mean()) if len(pooled.score) else None
         curve.append((server_round, _auroc(pooled), error))
     return Truth(tuple(curve), _by_group(learners, scores), NOTE)
@@ -55,7 +55,7 @@ def _by_group(
 ) -> dict[tuple[str, str], GroupTruth]:
     if not scores:
         return {}
-    pooled = _pool(scores)
+    pooled = pool_scores(scores)
     table = {("overall", "all"): _figures(pooled)}
     fairness = learners[0].config.fairness
     for attribute, groups in (("age_band", fairness.age_groups), ("sex", fairness.sexes)):
@@ -82,7 +82,8 @@ def _auroc(scores: SubjectScores) -> float | None:
     return float(roc_auc_score(scores.positive, scores.logit))
 
 
-def _pool(parts: Sequence[SubjectScores]) -> SubjectScores:
+def pool_scores(parts: Sequence[SubjectScores]) -> SubjectScores:
+    """The scores of all sites together."""
     return SubjectScores(
         logit=np.concatenate([part.logit for part in parts]),
         predicted=np.concatenate([part.predicted for part in parts]),

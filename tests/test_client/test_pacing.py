@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.task_identity import TaskIdentity
@@ -18,6 +18,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 
 from client.service import pacing
 from client.service.pacing import pace_supernode, pace_worker
+from server.bundle import RUN_FOLDER
 from server.pacing import CONNECTION_MODULE, pace_server_app
 from shared_models.pacing import RETRY_MODULE, Pace, shorten_backoff
 
@@ -221,3 +222,14 @@ def test_server_that_is_down_is_tried_every_few_seconds(engine: ModuleType) -> N
 def test_process_without_a_connection_has_nothing_to_pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(importlib.import_module("sys").modules, CONNECTION_MODULE, raising=False)
     assert not pace_server_app()
+
+
+def test_server_app_paces_its_connection_before_it_conducts_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done: list[str] = []
+    server = importlib.import_module("server.app")
+    monkeypatch.setattr(server, "pace_server_app", lambda: done.append("paced"))
+    monkeypatch.setattr(server, "conduct_run", lambda *_, **__: done.append("conducted"))
+    server.app(None, Context(1, 1, {}, RecordDict(), {RUN_FOLDER: "run"}))
+    assert done == ["paced", "conducted"]

@@ -150,7 +150,7 @@ def verify(
     from server.models.verification import verify_registry
 
     screen = Screen(json=json)
-    verdict = verify_registry(_open(folder), known=Head.parse(head) if head else None)
+    verdict = verify_registry(_open(folder), known=None if head is None else Head.parse(head))
     for fault in verdict.faults:
         screen.say(fault, style="bold red")
     if not verdict.faults:

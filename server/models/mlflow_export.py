@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +76,7 @@ def export_to_mlflow(
     """
     registry = open_registry(workspace)
     last = {entry.run: entry for entry in registry.entries}
+    _refuse_changed(workspace, last.values())
     study = next((entry.study for entry in last.values()), "none")
     with _mlflow(tracking_uri) as client:
         experiment = _experiment(client, study, artifacts)
@@ -130,11 +131,21 @@ def _held(client: MlflowClient, experiment: str) -> set[str]:
     return held
 
 
+def _refuse_changed(workspace: Workspace, entries: Iterable[ModelEntry]) -> None:
+    """Let no file pass that is not what was signed.
+
+    Raises:
+        RegistryError: With every fault.
+    """
+    key = coordinator_key(workspace)
+    faults = [find_fault(workspace, entry, public_key=key) for entry in entries]
+    if told := [fault for fault in faults if fault]:
+        raise RegistryError("\n".join(told))
+
+
 def _write_run(
     client: MlflowClient, experiment: str, workspace: Workspace, entry: ModelEntry
 ) -> None:
-    if fault := find_fault(workspace, entry, public_key=coordinator_key(workspace)):
-        raise RegistryError(fault)
     ended = read_ended_run(weights_file(workspace, entry).parent)
     if ended is None:
         msg = f"Expected the report of {entry.run}, found none: restore it from a copy."

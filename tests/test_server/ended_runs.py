@@ -40,7 +40,7 @@ def weights_of(number: int, server_round: int) -> State:
     state = make_network("behaviour_net", "small", features=24).state_dict()
     generator = torch.Generator().manual_seed(100 * number + server_round)
     head = {
-        name: torch.randn(part.shape, generator=generator)
+        name: 0.1 * torch.randn(part.shape, generator=generator)
         for name, part in state.items()
         if name.startswith("head.")
     }

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,7 +26,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from privacy.vault import write_atomic
-from shared_models.supervision import Child
+from shared_models.supervision import Child, SupervisionError
 
 if TYPE_CHECKING:
     from grpc_health.v1.health import HealthServicer
@@ -36,6 +37,7 @@ LOOPBACK = "127.0.0.1"
 STALE_AFTER_S = 10.0
 RENEW_S = 1.0
 LOOK_S = 0.1
+FREE_WITHIN_S = 5.0
 MODULE = "shared_models.health"
 
 
@@ -78,9 +80,37 @@ class HealthFile:
             module: Words that start this module.
             environment: All variables it sees.
             log: Where its output goes.
+
+        Raises:
+            SupervisionError: If something else listens on the port, and goes on doing so.
         """
+        _await_free(port)
         command = (*module, "--port", str(port), "--file", str(self.path))
         return Child("health", command, environment, log)
+
+
+def _await_free(port: int) -> None:
+    """Wait until a port is free; one that a killed predecessor held soon is.
+
+    Raises:
+        SupervisionError: If it stays taken: a process that cannot start would end all others.
+    """
+    deadline = time.monotonic() + FREE_WITHIN_S
+    while True:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    msg = (
+                        f"Expected health_port {port} to be free on {LOOPBACK}, got: "
+                        f"{error.strerror}. Choose another, or 0 for none."
+                    )
+                    raise SupervisionError(msg) from error
+            else:
+                return
+        time.sleep(0.1)
 
 
 def read_health(path: Path) -> dict[str, bool]:

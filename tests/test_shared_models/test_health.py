@@ -18,7 +18,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from shared_models import health
 from shared_models.health import HealthFile, read_health
-from shared_models.supervision import child_environment
+from shared_models.supervision import SupervisionError, child_environment
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 WITHIN_S = 30.0
@@ -107,6 +107,16 @@ def test_health_is_offered_on_loopback_alone(served: Served) -> None:
     ]
     # 127.0.0.1 as the kernel writes it, on a socket of the newer family.
     assert listening == [f"0000000000000000FFFF00000100007F:{served.port:04X}"]
+
+
+def test_taken_port_is_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "FREE_WITHIN_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SupervisionError, match=f"health_port {port}"):
+            HealthFile(tmp_path / "x").child(port, environment={}, log=tmp_path / "x.log")
 
 
 def test_file_is_renewed_and_written_anew_only_for_news(

@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := study-demo
+WHEELS := wheelhouse
 # Small networks gain nothing from many threads, and sites share the machine.
 export OMP_NUM_THREADS ?= 1
 
@@ -31,5 +32,14 @@ lint: $(BIN)/.installed  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+wheelhouse: $(BIN)/.installed  ## every package of site and coordinator, for machines without Internet
+	rm -rf $(WHEELS)
+	mkdir $(WHEELS)
+	# The very versions that the tests of this environment ran with.
+	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' > $(WHEELS)/constraints.txt
+	$(BIN)/pip wheel --quiet --wheel-dir $(WHEELS) --constraint $(WHEELS)/constraints.txt ".[site,coordinator]"
+	cd $(WHEELS) && sha256sum constraints.txt *.whl > SHA256SUMS
+	@echo "$(WHEELS)/ is complete; docs/operations_coordinator.md says how to sign and hand it on."
+
 clean:
-	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO) $(WHEELS) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -149,13 +149,19 @@ def plot_lines(
 
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(2 * _GROUPS_IN, 3.2)
-        for (way, points), mark in zip(lines.items(), cycle(_MARKS), strict=False):
-            known = [(x, e.value) for x, e in points if e.value is not None]
+        values = [x for points in lines.values() for x, _ in points]
+        step = 0.006 * (max(values) - min(values))
+        for place, ((way, points), mark) in enumerate(
+            zip(lines.items(), cycle(_MARKS), strict=False)
+        ):
+            # Side by side, or intervals of ways that are alike would hide one another.
+            beside = (place - (len(lines) - 1) / 2) * step
+            known = [(x + beside, e.value) for x, e in points if e.value is not None]
             if known:
-                color = _MAIN if way == next(iter(lines)) else _INK
-                axes.plot(*zip(*known, strict=True), mark, color=color, label=way)
+                color = _MAIN if not place else _INK
+                axes.plot(*zip(*known, strict=True), mark, color=color, markersize=5, label=way)
             for x, estimate in points:
-                _draw_interval(axes, estimate, x, vertical=True)
+                _draw_interval(axes, estimate, x + beside, vertical=True)
         axes.set(title=label, xlabel=along)
         axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
         figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)

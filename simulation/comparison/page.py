@@ -65,7 +65,7 @@ def render_comparison(comparisons: Sequence[Comparison], *, varied: Varied | Non
 
 def _draw(comparison: Comparison, place: int) -> list[str]:
     drawings = []
-    for metric, label in (("auroc", "AUROC"), ("kept", "share of the pooled gain kept")):
+    for metric, label in (("auroc", "AUROC"), ("kept", "share of the pooled gain")):
         dots = [Dot(row.label, getattr(row, metric)) for row in comparison.rows]
         pooled = dots[0].estimate
         drawings.append(
@@ -85,7 +85,7 @@ def _draw_sweep(comparisons: Sequence[Comparison], varied: Varied) -> list[str]:
         plot_lines(
             _lines(comparisons, varied, metric), name=f"along-{metric}", label=label, along=varied
         )
-        for metric, label in (("auroc", "AUROC"), ("kept", "share of the pooled gain kept"))
+        for metric, label in (("auroc", "AUROC"), ("kept", "share of the pooled gain"))
     ]
 
 

@@ -42,9 +42,10 @@ def follow_roster(site: Site, content: bytes) -> Site:
     _refuse_strangers(site, newer)
     if newer.roster == site.consortium.roster:
         return site
-    keep_roster(site.paths.roster, content)
     _trust(site, newer)
     _note(site, newer)
+    # Last: a roster that is held counts as followed, and nothing of it is looked at again.
+    keep_roster(site.paths.roster, content)
     return adopt_next_key(replace(site, consortium=newer))
 
 

@@ -57,6 +57,15 @@ def refused(site: Site, roster: bytes) -> str:
     return str(caught.value)
 
 
+def with_coordinator(site: Site) -> Site:
+    """The site as one that draws its own noise and connects to somebody."""
+    text = site.config_file.read_text()
+    real = text[: text.index("[simulation]")]
+    coordinator = '[coordinator]\naddress = "127.0.0.1:1"\nca_certificate = "ca.crt"\n'
+    site.config_file.write_text(real + coordinator)
+    return open_site(site.folder)
+
+
 def test_a_site_follows_the_roster_and_keeps_it(founded: RosteredConsortium) -> None:
     site = hear(founded.sites["north"], founded.sign(4, "east", "north"))
     assert [entry.id for entry in site.consortium.config.sites] == ["east", "north"]
@@ -118,13 +127,9 @@ def test_the_log_says_who_came_and_who_went(founded: RosteredConsortium) -> None
 def test_the_authorities_of_the_roster_become_those_of_the_next_connection(
     founded: RosteredConsortium,
 ) -> None:
-    site = founded.sites["north"]
-    text = site.config_file.read_text()
-    real = text[: text.index("[simulation]")]
-    coordinator = '[coordinator]\naddress = "127.0.0.1:1"\nca_certificate = "ca.crt"\n'
-    site.config_file.write_text(real + coordinator)
+    site = with_coordinator(founded.sites["north"])
     both = AUTHORITIES + AUTHORITIES.replace("this", "that")
-    site = hear(open_site(site.folder), founded.sign(1, *NAMES, authorities=both))
+    site = hear(site, founded.sign(1, *NAMES, authorities=both))
     assert site.config.coordinator is not None
     assert (site.folder / site.config.coordinator.ca_certificate).read_text() == both
 
@@ -174,3 +179,19 @@ def test_a_run_goes_on_while_one_site_leaves_and_another_joins(tmp_path: Path, m
     assert report.consortium_digest == founded.consortium.digest
     numbers = [open_site(founded.sites[name].folder).consortium.roster_number for name in NAMES]
     assert numbers == [1, 2, 2, 2]
+
+
+def test_a_crash_while_a_roster_is_taken_over_leaves_it_to_be_taken_over_again(
+    founded: RosteredConsortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = with_coordinator(founded.sites["north"])
+
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("client.learning.membership.keep_roster", crash)
+    with pytest.raises(KeyboardInterrupt):
+        hear(site, founded.sign(1, *NAMES))
+    monkeypatch.undo()
+    assert hear(site, founded.sign(1, *NAMES)).consortium.roster_number == 1
+    assert (site.folder / "ca.crt").read_text() == AUTHORITIES

@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 from shared_models.console import FAILED, CommandLine, InputError, Screen, report_errors
 
 if TYPE_CHECKING:
-    from server.models.entries import ModelEntry
     from server.models.registration import Registration
     from server.workspace import Workspace
 
@@ -64,16 +63,20 @@ def list_models(
 ) -> None:
     """List the final models of all runs, newest last, and say which one is current."""
     from server.models.registration import register_models
+    from server.models.tables import summarize_model, tabulate
 
     workspace, screen = _open(folder), Screen(json=json)
     found = register_models(workspace)
     shown = [entry for entry in found.registry.entries if rounds or entry.is_final]
-    _show(screen, shown, found.registry.current)
+    if shown:
+        screen.show(tabulate(shown, current=found.registry.current))
+    else:
+        screen.say("No model yet: a run has to be completed first. --all shows single rounds.")
     _tell(screen, found)
     screen.answer(
         {
             "current": found.registry.current,
-            "models": [_row(entry) for entry in shown],
+            "models": [summarize_model(entry) for entry in shown],
             "moves": [vars(move) for move in found.registry.moves],
             "head": str(found.registry.head),
             "faults": list(found.faults),
@@ -86,11 +89,12 @@ def list_models(
 def show(folder: Folder, number: Number, *, json: Json = False) -> None:
     """Show the lineage of a model: study, sites, rounds, privacy, figures, versions, parent."""
     from server.models.registration import register_models
+    from server.models.tables import list_facts
 
     screen = Screen(json=json)
     found = register_models(_open(folder))
     entry = found.registry.entry(number)
-    for name, text in _facts(entry):
+    for name, text in list_facts(entry):
         screen.say(f"{name:<16}{text}")
     if found.registry.current == number:
         screen.say("This is the current model.", style="bold")
@@ -249,87 +253,3 @@ def _tell(screen: Screen, found: Registration) -> None:
     if found.registry.moves:
         move = found.registry.moves[-1]
         screen.say(f"Current: model {move.model}, since {move.at[:16]} UTC ({move.why}).")
-
-
-def _show(screen: Screen, entries: list[ModelEntry], current: int | None) -> None:
-    from rich.table import Table
-
-    if not entries:
-        screen.say("No model yet: a run has to be completed first. --all shows single rounds.")
-        return
-    table = Table("", "N", "run", "round", "AUROC", "epsilon", "weights", "registered")
-    for entry in entries:
-        table.add_row(
-            "*" if entry.number == current else "",
-            str(entry.number),
-            entry.run + ("" if entry.run_status == "completed" else " (failed)"),
-            f"{entry.server_round}/{entry.rounds}",
-            _figure(entry, "auroc"),
-            _epsilon(entry),
-            entry.weights_digest[:12],
-            entry.created_at[:16],
-        )
-    screen.show(table)
-
-
-def _row(entry: ModelEntry) -> dict[str, object]:
-    auroc, mae = entry.overall.get("auroc"), entry.overall.get("mae")
-    return {
-        "number": entry.number,
-        "run": entry.run,
-        "round": entry.server_round,
-        "rounds": entry.rounds,
-        "final": entry.is_final,
-        "run_status": entry.run_status,
-        "auroc": vars(auroc) if auroc else None,
-        "mae": mae.value if mae else None,
-        "epsilon": {"sum": entry.privacy.epsilon_sum, "site": entry.privacy.epsilon_site},
-        "weights_digest": entry.weights_digest,
-        "created_at": entry.created_at,
-    }
-
-
-def _facts(entry: ModelEntry) -> list[tuple[str, str]]:
-    privacy, parent = entry.privacy, entry.parent
-    sites = "; ".join(
-        f"{site}: " + ", ".join(f"{a}-{b}" if a < b else f"{a}" for a, b in parts)
-        for site, parts in entry.sites.items()
-    )
-    return [
-        ("Model", f"{entry.number}, {entry.run}, round {entry.server_round} of {entry.rounds}"),
-        ("Run", f"{entry.run_id}, {entry.run_status}"),
-        ("Study", f"{entry.study}, {entry.instrument}; SHA-256 {entry.consortium_digest}"),
-        ("Sites by round", sites or "none"),
-        ("Roster", str(entry.roster_number or "not recorded")),
-        ("Privacy", f"{_epsilon(entry)}; mode {privacy.mode}, per {privacy.unit}, "
-                    f"delta {privacy.delta:g}; of the whole run"),
-        ("AUROC", _figure(entry, "auroc")),
-        ("MAE, points", _figure(entry, "mae")),
-        ("Weights", entry.weights_digest),
-        ("File", f"{entry.file}, SHA-256 {entry.file_sha256}"),
-        ("Made from", f"model {parent.number}" if parent.number else
-                      f"what ships with the package, SHA-256 {parent.weights_digest or 'unknown'}"),
-        ("Versions", ", ".join(f"{name} {number}" for name, number in entry.versions.items())),
-        ("Registered", entry.created_at),
-    ]  # fmt: skip
-
-
-def _figure(entry: ModelEntry, metric: str) -> str:
-    figure = entry.overall.get(metric)
-    if figure is None or figure.value is None:
-        return "not measured"
-    if figure.low is None or figure.high is None:
-        return f"{figure.value:.2f}"
-    return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
-
-
-def _epsilon(entry: ModelEntry) -> str:
-    privacy = entry.privacy
-    if privacy.mode == "off":
-        return "no privacy"
-    told = [
-        f"{name} {value:.2f}"
-        for name, value in (("sum", privacy.epsilon_sum), ("site", privacy.epsilon_site))
-        if value is not None
-    ]
-    return ", ".join(told) or "not reported"

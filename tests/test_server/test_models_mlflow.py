@@ -18,6 +18,7 @@ from server.workspace import Workspace
 from shared_models.weights import digest_weights
 
 pytest.importorskip("mlflow")
+pytestmark = pytest.mark.slow
 
 WATCH = """
 import json, os, socket, sys, threading

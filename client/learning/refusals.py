@@ -32,8 +32,8 @@ SENTENCES = {
         "the site's: the site must restore its newest copy"
     ),
     RefusalCode.ROSTER: (
-        "The list of sites is not signed by the coordinator for the agreed study, is older than the "
-        "one that this site follows, or names sites that it has not approved"
+        "The list of sites is not signed by the coordinator for the agreed study, is older than "
+        "the one that this site follows, or names sites that it has not approved"
     ),
     RefusalCode.INTERNAL: "The site could not answer; its own log says why",
 }

@@ -17,10 +17,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from privacy.vault import write_atomic
 from server.history import EvaluationReport, RoundReport
+from server.run_folder import CHECKPOINT_FILE
 from shared_models.signed_models import Kind
 from shared_models.weights import State, WeightsError, digest_weights, load_weights, save_weights
 
-CHECKPOINT_FILE = "checkpoint.json"
 TENSORS = "checkpoint-{:04d}.safetensors"
 
 

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.models_cli import ListByDefault, models
-from shared_models.console import FAILED, CommandLine, InputError, Screen, report_errors
+from server.run_commands import Folder, commands
+from shared_models.console import CommandLine, InputError, Screen, report_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from server.control import Engine, RunState
-    from server.progress import Progress
     from server.roster import Change
-    from server.runs import Run
     from server.workspace import Workspace
 
 app = CommandLine(
@@ -34,10 +27,8 @@ app = CommandLine(
         "Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused by policy."
     ),
 )
+app.add_typer(commands)
 app.add_typer(models, name="models", cls=ListByDefault)
-
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on the last line.")]
 
 
 @app.command()
@@ -247,46 +238,6 @@ def start(folder: Folder) -> None:
 
 @app.command()
 @report_errors()
-def run(folder: Folder, json: Json = False) -> None:
-    """Train once with the sites that are online, and follow it to its end.
-
-    Ctrl-C stops the run at all sites. What they spent until then stays spent.
-    """
-    from server.deployment import engine_of
-    from server.runs import start_run, summarize
-
-    workspace, screen = _open(folder), Screen(json=json)
-    engine = engine_of(workspace)
-    current = start_run(workspace, engine)
-    screen.say(f"Started {current.name}; its folder is {current.folder}.")
-    state = _follow(screen, current, engine)
-    answer = summarize(current, state)
-    _tell_end(screen, workspace, answer)
-    screen.answer(answer)
-    if answer["status"] != "completed":
-        raise typer.Exit(FAILED)
-
-
-@app.command()
-@report_errors()
-def status(folder: Folder, json: Json = False) -> None:
-    """Show which sites are online, how far the run is, and what it waits for."""
-    from server.deployment import engine_of
-    from server.roster import site_states
-    from server.runs import latest_run
-
-    workspace, screen = _open(folder), Screen(json=json)
-    engine = engine_of(workspace)
-    sites = site_states(workspace, engine)
-    current = latest_run(workspace)
-    answer = {"sites": sites, "run": _run_answer(current, engine) if current else None}
-    _show_sites(screen, sites)
-    _show_run(screen, answer["run"])
-    screen.answer(answer)
-
-
-@app.command()
-@report_errors()
 def report(
     folder: Folder,
     run_name: Annotated[
@@ -380,90 +331,4 @@ def _tell_kit(screen: Screen, workspace: Workspace, change: Change) -> None:
         f"compare the key with site {change.site_id} by telephone, then send it {change.kit}",
         f"the site runs: vultus-site join DIR {change.kit.name}",
         f"vultus-coordinator start {workspace.folder}",
-    )
-
-
-def _follow(screen: Screen, current: Run, engine: Engine) -> RunState:
-    """Show progress until the run is over; Ctrl-C and SIGTERM stop the run first."""
-    from server.runs import follow
-
-    with screen.progress("now") as bar:
-        task = bar.add_task("round", total=None, now="waiting for sites")
-
-        def show(progress: Progress) -> None:
-            bar.update(
-                task,
-                total=progress.rounds,
-                completed=max(0, progress.server_round - (progress.phase == "training")),
-                now=_moment(progress),
-            )
-            if not screen.console.is_terminal:
-                screen.say(f"round {progress.server_round}/{progress.rounds}: {_moment(progress)}")
-
-        try:
-            with _interruptible():
-                return follow(current, engine, show=show)
-        except KeyboardInterrupt:
-            engine.stop_run(current.run_id)
-            screen.warn(f"stopped {current.name}; what sites spent until now stays spent.")
-            return engine.run_state(current.run_id)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, so that a service manager stops a run as well."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _moment(progress: Progress) -> str:
-    waiting = ", ".join(progress.waiting_for)
-    return f"{progress.phase}, waiting for {waiting}" if waiting else progress.phase
-
-
-def _tell_end(screen: Screen, workspace: Workspace, answer: Mapping[str, object]) -> None:
-    if answer["status"] != "completed":
-        why = answer["detail"] or f"no reason was given; see {workspace.logs}"
-        screen.say(f"{answer['run_id']} {answer['status']}: {why}", style="bold red")
-        screen.next(f"vultus-coordinator status {workspace.folder}")
-        return
-    epsilon = answer["epsilon"]
-    screen.say(f"{answer['run_id']} completed after {answer['rounds']} rounds.", style="bold green")
-    screen.say(f"Weights {answer['weights_digest']}; epsilon {epsilon}.")
-    screen.next(f"open {answer['report']}")
-
-
-def _run_answer(current: Run, engine: Engine) -> dict[str, object]:
-    progress = current.progress
-    state = engine.run_state(current.run_id)
-    return {
-        "id": current.name,
-        "round": progress.server_round if progress else 0,
-        "rounds": progress.rounds if progress else None,
-        "waiting_for": list(progress.waiting_for) if progress and not state.is_over else [],
-        "phase": state.outcome or (progress.phase if progress else state.status),
-    }
-
-
-def _show_sites(screen: Screen, sites: list[dict[str, object]]) -> None:
-    from rich.table import Table
-
-    table = Table("site", "state", "last seen")
-    for site in sites:
-        seen = "never" if site["last_seen_s"] is None else f"{site['last_seen_s']} s ago"
-        table.add_row(str(site["id"]), str(site["state"]), seen)
-    screen.show(table)
-
-
-def _show_run(screen: Screen, current: object) -> None:
-    if not isinstance(current, dict):
-        screen.say("No run yet.")
-        return
-    waiting = ", ".join(current["waiting_for"]) or "nobody"
-    screen.say(
-        f"{current['id']}: {current['phase']}, round {current['round']} of {current['rounds']}, "
-        f"waiting for {waiting}."
     )

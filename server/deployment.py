@@ -23,6 +23,7 @@ from server.endpoint import Endpoint, endpoint_of, ready_endpoint
 from server.processes import children, health_file
 from server.proxy import passed_requests
 from server.readiness import Readiness, proxy_answers
+from server.resume import RunKeeper
 from server.roster import register_sites
 from server.upkeep import CertificateUpkeep
 from server.workspace import Workspace
@@ -125,12 +126,15 @@ class Deployment:
         """Restart what dies, until told to stop."""
         readiness = Readiness(self.workspace, self.endpoint, self.engine)
         told = health_file(self.workspace)
+        keeper = RunKeeper(self.workspace, self.engine)
         while not stopping.wait(POLL_S):
             for death in supervisor.poll():
                 self.screen.warn(
                     f"{death.child.name} ended with status {death.code}; starting it again. "
                     f"Log: {death.child.log}"
                 )
+            if taken_up := keeper.look():
+                self.screen.warn(taken_up)
             if self.workspace.settings.health_port:
                 told.write(readiness.look(supervisor.pids()))
             upkeep.look(supervisor)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from server.control import Engine
 from server.endpoint import Endpoint
 from server.proxy import is_healthy
+from server.run_folder import is_held
 from server.runs import latest_run
 from server.workspace import EVERYWHERE, LOOPBACK, Workspace
-from shared_models.console import CommandError
 from shared_models.health import OVERALL
 
 PROBE_S = 5.0
@@ -62,11 +62,8 @@ class Readiness:
         return is_healthy((self.endpoint.host, self.endpoint.port), trusted)
 
     def _run_under_way(self) -> bool:
-        try:
-            latest = latest_run(self.workspace)
-            return latest is not None and not self.engine.run_state(latest.run_id).is_over
-        except CommandError:
-            return False
+        latest = latest_run(self.workspace)
+        return latest is not None and is_held(latest.folder)
 
     def _probed(self, name: str, pid: int | None, probe: Callable[[], bool]) -> bool:
         """The last look at a service, or a new one if it is due or the process is another."""

@@ -8,6 +8,7 @@ lock when its process ends, however it ends.
 from __future__ import annotations
 
 import fcntl
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from shared_models.roster import ROSTER_FILE, RosterError, keep_roster
 
 STUDY_FILE = "consortium.toml"
 LOCK_FILE = "app.lock"
+CHECKPOINT_FILE = "checkpoint.json"
 STOP_FILE = "stopped"
 TAKEOVER_S = 5.0
 """How long a server app waits for whoever only looks whether the folder is held."""
@@ -71,6 +73,21 @@ def last_life(folder: Path) -> str:
     """The engine's number for the life that conducted the run last; empty before the first."""
     file = folder / LOCK_FILE
     return file.read_text(encoding="utf-8") if file.exists() else ""
+
+
+def steps_done(folder: Path) -> int:
+    """How far the run has come: one for each round and judgement in its checkpoint, and for it.
+
+    Read from the file alone, by processes that load no network.
+    """
+    file = folder / CHECKPOINT_FILE
+    if not file.exists():
+        return 0
+    try:
+        checkpoint = json.loads(file.read_bytes())
+        return 1 + len(checkpoint["rounds"]) + len(checkpoint["evaluations"])
+    except (ValueError, KeyError):
+        return 0
 
 
 def mark_stopped(folder: Path) -> None:

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from played_engine import PlayedEngine
 from typer.testing import CliRunner
 
 from privacy.keys import create_identity_key
 from server.bundle import build_bundle, load_bundle
 from server.cli import app
-from server.control import Engine, RunState
-from server.runs import Run, follow, start_run, summarize
+from server.progress import Progress, write_progress
+from server.resume import RunKeeper
+from server.runs import RunEnd, follow, start_run, summarize
 from server.study_file import new_study
 from server.workspace import open_workspace
 from shared_models.consortium import ConsortiumConfig, StudyConfig, load_consortium
@@ -175,7 +177,8 @@ def test_bundle_that_changed_on_disk_is_not_sent(tmp_path: Path) -> None:
 def test_kit_names_the_digests_of_what_it_brings(with_site: Path) -> None:
     kit = with_site / "kits" / "a"
     terms = tomllib.loads((kit / "kit.toml").read_text())["kit"]
-    assert terms["consortium_sha256"] == load_consortium(kit / "consortium.toml").digest
+    files = tomllib.loads((kit / "kit.toml").read_text())["files"]
+    assert files["consortium.toml"] == load_consortium(kit / "consortium.toml").digest
     assert terms["bundle_sha256"] == open_workspace(with_site).bundle.sha256
     assert (kit / "ca.crt").read_bytes() == (with_site / "pki" / "ca.crt").read_bytes()
     assert not list(kit.rglob("*key*"))
@@ -286,31 +289,8 @@ def test_report_without_a_run_names_what_there_is(with_site: Path) -> None:
     assert "run-0007" in told.stderr
 
 
-class OneRunEngine(Engine):
-    """Says of every run what it was told to, and remembers how runs were started."""
-
-    def __init__(self, *states: RunState) -> None:
-        self.states = list(states)
-        self.started: list[tuple[bytes, str, dict[str, str]]] = []
-
-    def start_run(self, bundle: bytes, sha256: str, *, config: dict[str, str]) -> int:  # type: ignore[override]
-        self.started.append((bundle, sha256, dict(config)))
-        return 7
-
-    def stop_run(self, run_id: int) -> None:
-        self.states = [RunState(run_id, "finished", "stopped", "")]
-
-    def run_state(self, run_id: int) -> RunState:
-        return self.states.pop(0) if len(self.states) > 1 else self.states[0]
-
-
-RUNNING = RunState(7, "running", "", "")
-COMPLETED = RunState(7, "finished", "completed", "")
-FAILED = RunState(7, "finished", "failed", "the app stopped answering")
-
-
 def test_run_starts_the_very_bytes_that_the_kits_name(with_site: Path) -> None:
-    workspace, engine = open_workspace(with_site), OneRunEngine(COMPLETED)
+    workspace, engine = open_workspace(with_site), PlayedEngine()
     run = start_run(workspace, engine)
     [(bundle, sha256, config)] = engine.started
     kit = tomllib.loads((with_site / "kits" / "a" / "kit.toml").read_text())["kit"]
@@ -322,28 +302,35 @@ def test_run_starts_the_very_bytes_that_the_kits_name(with_site: Path) -> None:
 
 
 def test_second_run_waits_for_the_first(with_site: Path) -> None:
-    workspace = open_workspace(with_site)
-    start_run(workspace, OneRunEngine(RUNNING))
+    workspace, engine = open_workspace(with_site), PlayedEngine()
+    first = start_run(workspace, engine)
+    # Over at the engine is not over: the run is about to be taken up again.
+    engine.end("failed")
     with pytest.raises(Exception, match="run-0001"):
-        start_run(workspace, OneRunEngine(RUNNING))
-    assert start_run(workspace, OneRunEngine(COMPLETED)).name == "run-0002"
+        start_run(workspace, engine)
+    write_progress(first.folder, Progress("1", 2, 2, "completed"))
+    assert start_run(workspace, engine).name == "run-0002"
 
 
-def test_run_that_failed_is_told_with_the_reason(with_site: Path) -> None:
-    run = start_run(open_workspace(with_site), OneRunEngine(RUNNING))
-    state = follow(run, OneRunEngine(RUNNING, FAILED), show=lambda _: None)
-    answer = summarize(run, state)
+def test_run_that_nobody_takes_up_again_is_told_with_the_reason(
+    with_site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.runs.RESUMED_WITHIN_S", 0.0)
+    engine = PlayedEngine()
+    run = start_run(open_workspace(with_site), engine)
+    engine.end("failed", "the app stopped answering")
+    answer = summarize(run, follow(run, engine, show=lambda _: None))
     assert answer["status"] == "failed"
     assert answer["detail"] == "the app stopped answering"
     assert answer["report"] is None
 
 
-def test_interrupting_run_stops_it_at_the_engine(
+def test_interrupting_run_stops_it_for_good(
     with_site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = OneRunEngine(RUNNING)
+    engine = PlayedEngine()
 
-    def interrupt(*_: object, **__: object) -> RunState:
+    def interrupt(*_: object, **__: object) -> RunEnd:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("server.deployment.engine_of", lambda _workspace: engine)
@@ -351,11 +338,13 @@ def test_interrupting_run_stops_it_at_the_engine(
     told = call("run", with_site, "--json")
     assert told.exit_code == 1
     assert json.loads(told.stdout.splitlines()[-1])["status"] == "stopped"
-    assert engine.states[0].is_over
+    assert engine.run_state(1).outcome == "stopped"
+    assert RunKeeper(open_workspace(with_site), engine).look() is None
+    assert len(engine.started) == 1
 
 
 def test_summary_has_the_keys_of_the_contract(with_site: Path) -> None:
-    run = start_run(open_workspace(with_site), OneRunEngine(COMPLETED))
+    run = start_run(open_workspace(with_site), PlayedEngine())
     numbers = {
         "status": "completed",
         "rounds": [{}, {}],
@@ -365,7 +354,7 @@ def test_summary_has_the_keys_of_the_contract(with_site: Path) -> None:
     }
     (run.folder / "report.json").write_text(json.dumps(numbers))
     (run.folder / "report.html").write_text("<html></html>")
-    answer = summarize(Run(run.folder, 7), COMPLETED)
+    answer = summarize(run, RunEnd("completed"))
     contract = {"run_id", "status", "rounds", "weights_digest", "epsilon", "report"}
     assert contract <= answer.keys()
     assert answer["rounds"] == 2

@@ -27,7 +27,7 @@ from server.pki import CertificateAuthority
 from server.proxy import ProxyError, find_nginx
 from server.readiness import proxy_answers
 from server.roster import add_site
-from server.runs import start_run
+from server.runs import start_run, stop_run
 from server.upkeep import renew_if_due
 from shared_models.console import Screen
 
@@ -134,7 +134,7 @@ def test_run_is_healthy_while_it_lasts_and_its_token_stands_on_no_command_line(
         *("--runtime-api-address", "--root-certificates", "--bundle", "--runs", "--parent-pid")
     ]
     wait_for(lambda: status(health, "run") == SERVING, seconds=20, what="a run's health")
-    engine.stop_run(run.run_id)
+    stop_run(run, engine)
     wait_for(lambda: status(health, "run") == NOT_SERVING, seconds=20, what="the run's end")
 
 

@@ -16,7 +16,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 
 
 def test_every_command_and_option_in_the_manual_exists():
-    called = re.findall(r"vultus-site ([a-z]+)((?: [^\s`]+)*)", MANUAL)
+    called = re.findall(r"vultus-site ([a-z]+(?:-[a-z]+)*)((?: [^\s`]+)*)", MANUAL)
     assert {name for name, _ in called} >= {
         "init", "doctor", "check", "extract", "units", "forget", "uninstall",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """The ledger's SQLite file: its tables, and how several processes open it safely."""
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -35,11 +36,11 @@ def open_ledger_file(path: Path) -> sqlite3.Connection:
     Args:
         path: the file, in an existing folder.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         # Two processes that both switch a new file to WAL would see each other as a failure.
         fcntl.flock(folder, fcntl.LOCK_EX)
+        _create(path)
         database = sqlite3.connect(
             path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
         )
@@ -50,3 +51,14 @@ def open_ledger_file(path: Path) -> sqlite3.Connection:
     finally:
         os.close(folder)
     return database
+
+
+def _create(path: Path) -> None:
+    """Make the file if there is none, and never open one that is there.
+
+    To close any descriptor of a file drops all locks that the process holds on it, those of an
+    open ledger too: whoever closes the ledger next, in another process, then takes itself for the
+    last and removes the log in which this process still writes its charges.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))

@@ -47,15 +47,24 @@ class HealthFile:
 
     Attributes:
         path: The file.
+        hold_s: What was down counts as down for so long, since tools that look now and then would
+            miss what is started again at once.
     """
 
     path: Path
+    hold_s: float = 3.0
+    _down: dict[str, float] = field(default_factory=dict, init=False, repr=False)
     _written: Mapping[str, bool] = field(default_factory=dict, init=False, repr=False)
     _renewed: float = field(default=float("-inf"), init=False, repr=False)
 
     def write(self, services: Mapping[str, bool]) -> None:
         """Say which services are up; cheap enough to be called all the time."""
         now = time.monotonic()
+        self._down |= {name: now for name, up in services.items() if not up}
+        services = {
+            name: up and now - self._down.get(name, float("-inf")) >= self.hold_s
+            for name, up in services.items()
+        }
         if services != self._written or not self.path.exists():
             write_atomic(self.path, json.dumps(dict(services)).encode())
             self._written = dict(services)

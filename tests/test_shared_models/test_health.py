@@ -51,7 +51,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    file = HealthFile(tmp_path / "health.json")
+    file = HealthFile(tmp_path / "health.json", hold_s=0.0)
     file.write({"": True, "worker": True})
     environment = child_environment(tmp_path / "home", programs=[])
     child = file.child(port, environment=environment, log=tmp_path / "health.log")
@@ -134,6 +134,18 @@ def test_file_is_renewed_and_written_anew_only_for_news(
     assert renewed.st_ino == first.st_ino
     file.write({"": False})
     assert read_health(file.path) == {"": False}
+
+
+def test_what_was_down_for_a_moment_is_told_for_longer(tmp_path: Path) -> None:
+    file = HealthFile(tmp_path / "health.json", hold_s=0.3)
+    began = time.monotonic()
+    for up in (True, False, True):
+        file.write({"worker": up})
+    assert read_health(file.path) == {"worker": False}
+    while not read_health(file.path)["worker"]:
+        time.sleep(0.02)
+        file.write({"worker": True})
+    assert time.monotonic() - began >= 0.3
 
 
 @pytest.mark.parametrize("content", [None, "", "{"])

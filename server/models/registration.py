@@ -76,7 +76,6 @@ def register_models(workspace: Workspace) -> Registration:
     with locked(folder):
         runs, faults = _ended_runs(workspace)
         work = _Work(workspace, open_registry(workspace), faults)
-        work.follow_finals()
         for run in runs:
             for report in run.report.rounds:
                 work.add(run, report.server_round)

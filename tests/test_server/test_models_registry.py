@@ -217,6 +217,14 @@ def test_a_model_that_nobody_signed_gets_no_number_and_does_not_stop_the_others(
     assert "round 2" in found.faults[0]
 
 
+def test_the_right_weights_without_the_right_signature_get_no_number(hub: Workspace) -> None:
+    folder = add_run(hub)
+    shutil.copyfile(f"{model_file(folder, 1)}.sig", f"{model_file(folder, 2)}.sig")
+    found = register_models(hub)
+    assert [e.server_round for e in found.registry.entries] == [1, 3]
+    assert "not what the coordinator signed" in found.faults[0]
+
+
 def test_a_signed_model_of_another_round_is_not_taken_for_this_one(hub: Workspace) -> None:
     folder = add_run(hub)
     for suffix in ("", ".sig"):

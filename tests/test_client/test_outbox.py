@@ -521,6 +521,7 @@ def test_a_site_killed_while_it_answers_answers_the_same_when_asked_again(
     assert kill(small_site, tmp_path, "--kills", 8, "--seed", 1)["fault"] is None
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_hundred_kills_between_reserving_and_sending_make_no_second_release(
     small_site: Path, tmp_path: Path
@@ -532,6 +533,7 @@ def test_a_hundred_kills_between_reserving_and_sending_make_no_second_release(
     assert found["ends"]["told"] > 10
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_kill_before_each_single_statement_makes_no_second_release(
     small_site: Path, tmp_path: Path

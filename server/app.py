@@ -23,6 +23,7 @@ from server.aggregation import epsilon_of_sums, epsilons_of_secure_sums
 from server.bundle import RUN_FOLDER
 from server.checkpoints import CheckpointError, CheckpointStore, make_durable
 from server.history import RunReport, SitePrivacy
+from server.models.beginning import first_network
 from server.pacing import pace_server_app
 from server.progress import Progress, read_progress, write_progress
 from server.quorum import QuorumError
@@ -31,8 +32,7 @@ from server.rounds import Rounds
 from server.run_folder import StoppedError, hold_run, load_present
 from server.signing import open_signing_key
 from server.strategy import ConsortiumStrategy
-from shared_models.networks import make_network
-from shared_models.weights import digest_weights, freeze_trunk
+from shared_models.weights import digest_weights
 
 REPORT_JSON = "report.json"
 
@@ -94,17 +94,13 @@ def _conduct(grid: Grid, folder: Path, *, life: str) -> RunReport:
 
 def _open_run(grid: Grid, folder: Path, *, life: str) -> tuple[Rounds, ConsortiumStrategy]:
     consortium = load_present(folder)
-    config = consortium.config
     checkpoint = CheckpointStore(folder).read()
     if checkpoint and checkpoint.consortium_digest != consortium.digest:
         msg = f"Expected the study file that {folder.name} began with, got one that was changed."
         raise CheckpointError(msg)
-    features = len(config.features.schema.features)
-    network = make_network(config.network.name, config.network.size, features=features)
-    freeze_trunk(network, trainable=config.network.trainable)
     strategy = ConsortiumStrategy(
         consortium,
-        network=network,
+        network=first_network(consortium, folder),
         run_id=checkpoint.run_id if checkpoint else life,
         folder=folder,
         key=open_signing_key(folder.parent, consortium),

@@ -39,6 +39,12 @@ def run(
             "alone.",
         ),
     ] = None,
+    start_from: Annotated[
+        int | None,
+        typer.Option(
+            "--from", metavar="N", min=1, help="Begin with model N of 'models', not what ships."
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train once with the sites that are online, and follow it to its end.
@@ -52,16 +58,24 @@ def run(
     workspace, screen = _open(folder), Screen(json=json)
     engine = engine_of(workspace)
     if follow is None:
-        current = start_run(workspace, engine)
+        current = start_run(workspace, engine, model=start_from)
         screen.say(f"Started {current.name}; its folder is {current.folder}.")
     else:
         current = find_run(workspace, None if follow == "latest" else follow)
     end = _follow(screen, current, engine, stops=follow is None)
+    _register_models(screen, workspace)
     answer = summarize(current, end)
     _tell_end(screen, workspace, answer)
     screen.answer(answer)
     if end.exit_code:
         raise typer.Exit(end.exit_code)
+
+
+def _register_models(screen: Screen, workspace: Workspace) -> None:
+    from server.models.registration import register_models
+
+    for fault in register_models(workspace).faults:
+        screen.warn(fault)
 
 
 @commands.command()

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from privacy.vault import write_atomic
 from server.bundle import RUN_FOLDER
 from server.control import Engine, EngineError, NotRunningError
+from server.models.entries import RegistryError
 from server.progress import Progress, read_progress, write_progress
 from server.run_folder import is_held, is_stopped, mark_stopped
 from server.signing import open_signing_key
@@ -128,11 +129,17 @@ class Run:
         return report
 
 
-def start_run(workspace: Workspace, engine: Engine) -> Run:
+def start_run(workspace: Workspace, engine: Engine, *, model: int | None = None) -> Run:
     """Begin a run of the study as it stands now, with the bundle that sites have approved.
 
+    Args:
+        workspace: The coordinator's folder.
+        engine: The engine that starts the server app.
+        model: Number of the registered model to begin with; None for the weights that ship.
+
     Raises:
-        InputError: If the study has no sites.
+        InputError: If the study has no sites, or there is no such model.
+        RegistryError: If the model is not as it was signed, or of another network.
         SigningKeyError: If the coordinator's key is not the one that the study names.
         CommandError: If another run is under way: sites would wait for each other.
         NotRunningError: If the engine does not answer.
@@ -148,8 +155,12 @@ def start_run(workspace: Workspace, engine: Engine) -> Run:
     # Written before the engine is asked: a run that begins there is never without its file.
     run.begin_life(Life(None, 1, 0, 0, time.time()))
     try:
+        if model is not None:
+            from server.models.beginning import prepare_beginning  # needs torch
+
+            prepare_beginning(workspace, model, run.folder)
         begin_at_engine(run, workspace, engine)
-    except CommandError:
+    except (CommandError, RegistryError):
         shutil.rmtree(run.folder)
         raise
     return run

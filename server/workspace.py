@@ -2,13 +2,14 @@
 
 ==================  ==============================================================
 ``coordinator.toml``  address and ports; stays here, mode 0600
-``consortium.toml``   the study and its sites; the same bytes go to every site
+``consortium.toml``   the terms of the study; the same bytes go to every site
 ``pki/``              certificate authority and the coordinator's certificate
 ``bundle/``           the code-free bundle whose hash sites approve
 ``kits/ID/``          what site ID receives
 ``runs/NAME/``        one folder a run: its study file, progress, signed models, report
 ``runs/roster.json``  the study's sites, numbered and signed
 ``runs/keys/``        the key that signs every model; it never leaves the machine, mode 0600
+``models/``           the registry of models: signed entries, and a journal that chains them
 ``engine/``           database, shared secret and settings of the engine
 ``logs/``             what the engine's programs say
 ==================  ==============================================================

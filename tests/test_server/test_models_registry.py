@@ -12,7 +12,9 @@ from played_sites import Sites
 
 from privacy import audit
 from privacy.vault import write_atomic
+from server.models.beginning import START_WEIGHTS, first_network, prepare_beginning
 from server.models.entries import RegistryError
+from server.models.lineage import START_FILE, begun_with
 from server.models.loading import load_model
 from server.models.registration import open_registry, register_models, roll_back
 from server.models.registry import entry_file
@@ -23,7 +25,7 @@ from shared_models.console import InputError
 from shared_models.consortium import load_consortium
 from shared_models.networks import make_network
 from shared_models.roster import Roster, SiteEntry, sign_roster
-from shared_models.weights import digest_weights
+from shared_models.weights import WeightsError, digest_weights, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +304,48 @@ def test_the_models_of_a_real_run_are_registered(hub: Workspace) -> None:
     assert last.sites == dict.fromkeys(("east", "north", "west"), ((1, 2),))
     assert last.privacy.epsilon_site == pytest.approx(3.0, rel=1e-3)
     assert verify_registry(hub).faults == ()
+
+
+def test_a_run_begins_with_a_registered_model_if_it_is_asked_to(two_runs: Workspace) -> None:
+    folder = two_runs.runs / "run-0003"
+    folder.mkdir()
+    prepare_beginning(two_runs, 2, folder)
+    network = first_network(two_runs.consortium, folder)
+    expected = load_model(two_runs, 2)
+    assert digest_weights(network.state_dict()) == digest_weights(expected)
+    assert [name for name, part in network.named_parameters() if part.requires_grad] == [
+        "head.weight",
+        "head.bias",
+    ]
+    assert begun_with(folder) == 2
+
+
+def test_a_run_begins_with_what_ships_unless_it_is_asked_to(two_runs: Workspace) -> None:
+    folder = two_runs.runs / "run-0003"
+    folder.mkdir()
+    network = first_network(two_runs.consortium, folder)
+    shipped = make_network("behaviour_net", "small", features=24)
+    assert digest_weights(network.state_dict()) == digest_weights(shipped.state_dict())
+
+
+def test_a_beginning_that_was_exchanged_is_not_followed(two_runs: Workspace) -> None:
+    folder = two_runs.runs / "run-0003"
+    folder.mkdir()
+    prepare_beginning(two_runs, 2, folder)
+    save_weights(folder / START_WEIGHTS, load_model(two_runs, 3))
+    with pytest.raises(WeightsError, match="not what the coordinator signed"):
+        first_network(two_runs.consortium, folder)
+
+
+def test_a_beginning_on_another_trunk_than_the_sites_hold_is_refused(
+    two_runs: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = two_runs.runs / "run-0003"
+    folder.mkdir()
+    weights = load_model(two_runs, 2)
+    name = next(name for name in weights if not name.startswith("head."))
+    changed = {**weights, name: weights[name] + 1}
+    monkeypatch.setattr("server.models.beginning.read_model", lambda *_: changed)
+    with pytest.raises(InputError, match="trunk that this version ships"):
+        prepare_beginning(two_runs, 2, folder)
+    assert not (folder / START_FILE).exists()

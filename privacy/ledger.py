@@ -19,6 +19,7 @@ import hmac
 import json
 import math
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -104,6 +105,8 @@ class PrivacyLedger:
         self._lock = threading.Lock()
         self._verified = (0, GENESIS)
         self._database = open_ledger_file(path)
+        # A connection is part of a cycle of its own and would stay open until some collection.
+        weakref.finalize(self, self._database.close)
 
     def reserve(  # noqa: PLR0913 - one release has this many terms
         self,

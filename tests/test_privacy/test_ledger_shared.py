@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from privacy.ledger import PrivacyLedger
@@ -61,3 +62,19 @@ def test_an_open_and_close_of_the_file_itself_is_noticed(tmp_path: Path) -> None
     """Locks are lost by it: the charges of this process then go into a file that is no more."""
     found = charge_while_others_look(tmp_path / "ledger.sqlite", open_and_close)
     assert found != ["run/1", "run/2", "run/3"]
+
+
+def open_files(path: Path) -> int:
+    links = Path("/proc/self/fd").iterdir()
+    return sum(link.is_symlink() and link.readlink() == path for link in links)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+def test_a_ledger_that_nobody_holds_lets_go_of_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    for number in range(5):
+        charge(PrivacyLedger(path, key=KEY), f"run/{number}")
+    assert open_files(path) == 0
+    with PrivacyLedger(path, key=KEY) as ledger:
+        assert open_files(path) == 1
+        assert len(ledger.releases()) == 5

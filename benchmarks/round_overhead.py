@@ -39,7 +39,9 @@ from simulation.cohort import CohortDesign, generate_site
 from simulation.sites import store_features, write_recordings
 
 SITES = ("east", "north", "west")
-ROLES = ("superlink", "superexec", "serverapp", "supernode", "worker", "nginx")
+ROLES = (
+    "superlink", "superexec", "app_starter", "app_gate", "serverapp", "supernode", "worker", "nginx"
+)  # fmt: skip
 
 
 def call(*words: object) -> str:
@@ -87,12 +89,14 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 240) -
 def make_consortium(folder: Path, given: argparse.Namespace, site_ids: tuple[str, ...]) -> None:
     hub, study = folder / "hub", folder / "hub" / "consortium.toml"
     call("vultus-coordinator", "init", hub, "--name", "overhead", "--port", free_ports(1)[0])
+    settings = hub / "coordinator.toml"
+    settings.write_text(settings.read_text().replace('= "none"', f'= "{given.proxy}"'))
     text = study.read_text()
     for key, value in {
         "rounds": given.rounds,
         "evaluate_every": given.evaluate_every,
         "quorum": len(site_ids),
-        "trainable": '"all"',
+        "trainable": f'"{given.trainable}"',
         "mode": f'"{given.mode}"',
         # Few subjects and many rounds: the noise is of no interest here.
         "target_epsilon": 20.0,
@@ -115,16 +119,17 @@ def make_consortium(folder: Path, given: argparse.Namespace, site_ids: tuple[str
         call("vultus-site", "join", folder / site_id, hub / "kits" / site_id, "--yes")
 
 
-def memory_mib(parents: dict[str, psutil.Process]) -> dict[str, float]:
-    """Resident memory of each process, by whose it is and what it does."""
-    seen: dict[str, float] = {}
+def use_of(parents: dict[str, psutil.Process]) -> dict[str, dict[str, float]]:
+    """Memory and processor time of each process, by whose it is and what it does."""
+    seen: dict[str, dict[str, float]] = {}
     for owner, parent in parents.items():
         for process in (parent, *parent.children(recursive=True)):
             with contextlib.suppress(psutil.Error):
                 words = " ".join(Path(word).name for word in process.cmdline()[:6])
                 role = next((role for role in ROLES if role in words), "start")
-                label = f"{owner} {role}"
-                seen[label] = seen.get(label, 0.0) + process.memory_info().rss / 2**20
+                use = seen.setdefault(f"{owner} {role}", {"MiB": 0.0, "CPU s": 0.0})
+                use["MiB"] += process.memory_info().rss / 2**20
+                use["CPU s"] += sum(process.cpu_times()[:2])
     return seen
 
 
@@ -159,9 +164,8 @@ def run_ours(folder: Path, given: argparse.Namespace) -> tuple[list[float], list
             count = len(published(hub))
             if count >= 2 and count != done:
                 database = sum(file.stat().st_size for file in (hub / "engine").glob("*.db*"))
-                moment = {
-                    "round": count, "database KiB": database / 1024, **memory_mib(parents)
-                }  # fmt: skip
+                moment = {"round": count, "KiB": database / 1024, "use": use_of(parents)}
+                # Of the rounds between the first and the last moment nothing is kept.
                 moments[1:] = [moment]
                 done = count
             time.sleep(0.2)
@@ -183,7 +187,7 @@ def training_s(folder: Path, given: argparse.Namespace) -> float:
     answer = last_json(
         call(
             *("vultus-simulate", "run", "--sites", sites, "--subjects", given.subjects),
-            *("--rounds", given.rounds, "--mode", given.mode, "--trainable", "all"),
+            *("--rounds", given.rounds, "--mode", given.mode, "--trainable", given.trainable),
             *("--epsilon", 20, "--out", folder / "simulated", "--json"),
         )
     )
@@ -212,13 +216,17 @@ def tell_times(name: str, seconds: list[float]) -> None:
 
 
 def tell_growth(moments: list[dict]) -> None:
-    if not moments:
+    """Memory after two rounds and after the last, and processor time of a round between them."""
+    if len(moments) < 2:
         return
     first, last = moments[0], moments[-1]
-    print(f"\n{'':34s} round {first['round']:4d}   round {last['round']:4d}")
-    for name in sorted(first.keys() & last.keys() - {"round"}):
-        unit = "" if name.endswith("KiB") else " MiB"
-        print(f"{name + unit:34s} {first[name]:10.1f}   {last[name]:10.1f}")
+    rounds = last["round"] - first["round"]
+    print(f"\n{'':34s} {'round ' + str(first['round']):>12} {'round ' + str(last['round']):>12}")
+    print(f"{'database, KiB':34s} {first['KiB']:12.0f} {last['KiB']:12.0f}   CPU s a round")
+    for name in sorted(first["use"].keys() & last["use"].keys()):
+        before, after = first["use"][name], last["use"][name]
+        spent = (after["CPU s"] - before["CPU s"]) / rounds
+        print(f"{name + ', MiB':34s} {before['MiB']:12.0f} {after['MiB']:12.0f}   {spent:8.2f}")
 
 
 def main() -> None:
@@ -228,6 +236,8 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=20)
     parser.add_argument("--evaluate-every", type=int, default=1)
     parser.add_argument("--mode", choices=["local", "distributed"], default="local")
+    parser.add_argument("--trainable", choices=["head", "all"], default="all")
+    parser.add_argument("--proxy", choices=["none", "nginx"], default="none")
     parser.add_argument("--without-stock", action="store_true")
     parser.add_argument("--keep", type=Path, help="new folder for all that is made")
     given = parser.parse_args()

@@ -23,7 +23,7 @@ from json import dumps
 from pathlib import Path
 
 from client.approval.pending import RefusalWatch
-from client.approval.record import APPROVALS_FILE, approved_bundles
+from client.approval.record import APPROVALS_FILE, approved_bundles, approved_members
 from client.service.agreement_watch import AgreementWatch
 from client.service.identity_link import IdentityLink
 from client.service.reachability import Address, parse_address
@@ -217,8 +217,10 @@ def _serve_until_changed(plan: ServicePlan, screen: Screen, stopping: threading.
 
 def _agreed(plan: ServicePlan) -> object:
     """What of a plan the people of the site decide on, as it stands in their files by now."""
-    now = plan_service(open_site(plan.site_toml))
-    return now.approved, now.address, now.authority
+    site = open_site(plan.site_toml)
+    now = plan_service(site)
+    # Behind the wall a file that was replaced cannot be read: what reads it has to start anew.
+    return now.approved, now.address, now.authority, approved_members(site)
 
 
 @dataclass

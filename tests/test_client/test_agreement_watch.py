@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_kit import kit_for, new_coordinator
 
 from client.approval.pending import note_refusal
-from client.approval.record import APPROVALS_FILE, add_bundle, approved_bundles, withdraw
+from client.approval.record import (
+    APPROVALS_FILE,
+    add_bundle,
+    add_member,
+    approved_bundles,
+    withdraw,
+)
 from client.service import agreement_watch, supernode
 from client.service.agreement_watch import AgreementWatch
 from client.service.kit import join_site
@@ -54,6 +61,12 @@ def test_what_is_approved_or_taken_back_is_noticed(site: Site, watch) -> None:
     assert not watch.has_changed()
 
 
+def test_another_site_that_is_approved_is_noticed(site: Site, watch) -> None:
+    assert site.entry is not None
+    add_member(site, replace(site.entry, id="south"))
+    assert watch.has_changed()
+
+
 def test_service_whose_last_approval_was_taken_back_ends_as_refused(site: Site, watch) -> None:
     withdraw(site, approved_bundles(site)[0])
     with pytest.raises(RefusedError) as caught:
@@ -69,8 +82,7 @@ def test_study_that_was_pinned_without_approval_ends_the_service(
     study.write_text(site.paths.consortium.read_text().replace("rounds = 30", "rounds = 29"))
     init_site(site.folder, site_id="a", consortium_file=study)
     with pytest.raises(InputError, match="join"):
-        while True:
-            assert not watch.has_changed()
+        _ = [watch.has_changed() for _ in range(3)]
 
 
 def test_files_that_are_just_being_written_are_waited_for_but_not_for_ever(

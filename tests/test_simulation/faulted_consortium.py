@@ -159,6 +159,9 @@ class Consortium:
                 cwd=place.folder, env=place.environment, stdout=out, stderr=err,
             )  # fmt: skip
 
+    def has_begun(self) -> bool:
+        return bool(self.progress) or self.run_is_over()
+
     def run_is_over(self) -> bool:
         return self._run is None or self._run.poll() is not None
 
@@ -178,13 +181,15 @@ class Consortium:
         """One run, with things done to it one after the other, to its end.
 
         Args:
-            faults: Each is called when the one before has returned.
+            faults: Each is called when the one before has returned, the first when the run has
+                begun: a coordinator that is away when it is asked for a run says so and no more.
             within_s: The bound after which the run counts as hung.
         """
         before = {site: release_ids(self.site(site)) for site in SITES}
         began_s = time.monotonic()
         self.begin_run()
         try:
+            self.wait_for(self.has_begun, seconds=within_s, what="the beginning of the run")
             for fault in faults:
                 fault()
             left_s = within_s - (time.monotonic() - began_s)

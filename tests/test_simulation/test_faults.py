@@ -70,10 +70,12 @@ def pause(consortium: Consortium, seconds: float) -> None:
     consortium.wait_for(lambda: time.monotonic() >= end, seconds=seconds + 5, what="a moment")
 
 
-def kill_each(consortium: Consortium, chance: random.Random) -> Iterator[Callable[[], None]]:
-    """Each of the programs killed at one site or the coordinator, at random moments."""
+def kill_each(
+    consortium: Consortium, chance: random.Random, *, round_s: float
+) -> Iterator[Callable[[], None]]:
+    """Each of the programs killed, at the coordinator or some site, about a round apart."""
     for program in chance.sample(KILLED, len(KILLED)):
-        site, wait_s = chance.choice(SITES), chance.uniform(1.0, 5.0)
+        site, wait_s = chance.choice(SITES), chance.uniform(0.0, 2 * round_s)
 
         def fault(program: str = program, site: str = site, wait_s: float = wait_s) -> None:
             pause(consortium, wait_s)
@@ -85,8 +87,9 @@ def kill_each(consortium: Consortium, chance: random.Random) -> Iterator[Callabl
 def test_a_run_goes_on_to_the_same_model_when_everything_is_killed_once(
     consortium: Consortium, undisturbed: Ended
 ) -> None:
-    faults = kill_each(consortium, random.Random(SEED))
-    ended = consortium.run(*faults, within_s=len(KILLED) * 5 + 2 * RUN_S)
+    round_s = undisturbed.seconds / ROUNDS
+    faults = kill_each(consortium, random.Random(SEED), round_s=round_s)
+    ended = consortium.run(*faults, within_s=2 * len(KILLED) * round_s + 2 * RUN_S)
     check_as_undisturbed(ended, undisturbed)
 
 

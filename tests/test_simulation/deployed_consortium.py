@@ -33,7 +33,6 @@ from server.deployment import engine_of
 from server.pki import CertificateAuthority
 from server.proxy import ProxyError, find_nginx
 from server.readiness import proxy_answers
-from server.kits import write_kits
 from server.workspace import open_workspace
 from simulation.casting import command_for
 from simulation.cohort import CohortDesign, SimulatedRecording, SiteCohort, generate_site
@@ -213,7 +212,7 @@ def make_consortium(found: Deployment, *, with_videos: tuple[Path, Path] | None)
     design = CohortDesign(sites=len(SITES), subjects_per_site=36, seed=11)
     for index, site_id in enumerate(SITES):
         add_simulated_subjects(found, site_id, generate_site(design, index))
-    admit_sites(found, study)
+    admit_sites(found)
 
 
 def present_proxy() -> str:
@@ -224,16 +223,11 @@ def present_proxy() -> str:
     return "nginx"
 
 
-def admit_sites(found: Deployment, study: Path) -> None:
-    for site_id in SITES:
+def admit_sites(found: Deployment) -> None:
+    for site_id in (*SITES, STRANGER):
         add_site(found, site_id)
-    before = study.read_bytes()
-    add_site(found, STRANGER)
-    join(found, STRANGER)
-    study.write_bytes(before)
-    write_kits(open_workspace(found.coordinator))
-    for site_id in SITES:
         join(found, site_id)
+    call("vultus-coordinator", "remove-site", found.coordinator, STRANGER)
 
 
 def add_site(found: Deployment, site_id: str) -> None:

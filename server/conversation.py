@@ -93,6 +93,7 @@ class Conversation:
     bounds: Bounds
     watch: Callable[[Waiting], None]
     _open: dict[str, str] = field(default_factory=dict, init=False)
+    _lost: set[str] = field(default_factory=set, init=False)
     _lost_since: dict[str, float] = field(default_factory=dict, init=False)
     _again_at: dict[str, float] = field(default_factory=dict, init=False)
     _times: dict[str, int] = field(default_factory=dict, init=False)
@@ -135,7 +136,7 @@ class Conversation:
             self._lose(site)
             return
         self._open[ids[0]] = site
-        self._lost_since.pop(site, None)
+        self._lost.discard(site)
 
     def _pull(self) -> Iterator[Message]:
         """Answers that count; what was lost on the way is noted."""
@@ -154,6 +155,8 @@ class Conversation:
 
     def _lose(self, site: str) -> None:
         now = time.monotonic()
+        self._lost.add(site)
+        # One that is lost again has had its second chance: patience counts from the first time.
         self._lost_since.setdefault(site, now)
         # A site that falls each time it is asked is not hammered.
         self._times[site] = self._times.get(site, 0) + 1
@@ -162,13 +165,13 @@ class Conversation:
     def _look_for_lost(self) -> None:
         """Ask those again that are back, perhaps as another node."""
         now = time.monotonic()
-        if not self._lost_since or now < self._look_at:
+        if not self._lost or now < self._look_at:
             return
         self._look_at = now + LOOK_S
         meet_newcomers(self.grid, self.admission)
         present = set(self.grid.get_node_ids())
         for node, site in nodes_of(self.admission.sites):
-            if node in present and site in self._lost_since and now >= self._again_at[site]:
+            if node in present and site in self._lost and now >= self._again_at[site]:
                 self._exchange.asked[node] = site
                 self._send(node, site)
 
@@ -177,9 +180,11 @@ class Conversation:
         if not pending or now - began >= self.bounds.timeout_s:
             return True
         if self.bounds.whole and self._is_whole_possible():
-            since = [self._lost_since[site] for site in pending if site in self._lost_since]
+            if not self._lost.issuperset(pending):
+                return False
             # All the others answered, and those that are left do not come back.
-            return len(since) == len(pending) and now - max(since) >= self.bounds.patience_s
+            since = max(self._lost_since[site] for site in pending)
+            return now - since >= self.bounds.patience_s
         return self._is_enough_for(now)
 
     def _is_whole_possible(self) -> bool:
@@ -198,7 +203,7 @@ class Conversation:
         return Waiting(
             answered=len(self._exchange.answered),
             sites=pending,
-            lost=tuple(site for site in pending if site in self._lost_since),
+            lost=tuple(site for site in pending if site in self._lost),
             refused=tuple(self._exchange.refusals),
         )
 

@@ -112,12 +112,11 @@ class Sites:
         return RunReport.from_json((self.folder / "report.json").read_bytes())
 
     def hello(self, site: str, message: Message, node_id: int) -> Reply:
-        statement = hello_statement(
-            decode_hello_request(message.content), node_id=node_id, site_id=site
-        )
+        request = decode_hello_request(message.content)
+        statement = hello_statement(request, node_id=node_id, site_id=site)
         digest = self.consortium.digest
-        public = public_bytes(exchange_key(SECRETS[site], "1"))
-        introduced = sign(KEYS[site], exchange_statement("1", site, public))
+        public = public_bytes(exchange_key(SECRETS[site], request.run_id))
+        introduced = sign(KEYS[site], exchange_statement(request.run_id, site, public))
         return SiteHello(site, digest, "0.1.0", sign(KEYS[site], statement), public, introduced)
 
     def train(self, site: str, message: Message, node_id: int) -> Reply:
@@ -198,7 +197,7 @@ class SecureSites(Sites):
         config = self.consortium.config
         plan = config.training_plan() if purpose == "train" else config.tally_plan()
         vector = mask_vector(
-            values, request, config, site_id=site, own=exchange_key(SECRETS[site], "1"),
+            values, request, config, site_id=site, own=exchange_key(SECRETS[site], request.run_id),
             plan=plan, purpose=purpose,
             noise=SeededNoise(hash((site, request.server_round, request.attempt)) % 2**31),
         )  # fmt: skip

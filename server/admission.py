@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -25,7 +24,6 @@ from shared_models.messages import (
 from shared_models.records import decode_hello, decode_refusal, encode_hello_request
 from shared_models.versions import explain
 
-POLL_S = 1.0
 HELLO_TIMEOUT_S = 120.0
 """A node that does not say who it is by then is asked again in the next round."""
 
@@ -53,40 +51,15 @@ class Admission:
         self.consortium = consortium
         self.sites, self.rejected, self.members = {}, {}, {}
 
-    def gather(self, grid: Grid, *, timeout_s: float, patience_s: float) -> None:
-        """Wait for the study's sites: for all of them a while, for a quorum longer.
-
-        Args:
-            grid: Connection to the nodes.
-            timeout_s: Longest wait for a quorum.
-            patience_s: Longest wait for the rest once there is a quorum.
-        """
-        quorum = self.consortium.config.training.quorum
-        expected = len(self.consortium.config.sites)
-        started = time.monotonic()
-        self.refresh(grid, timeout_s=timeout_s)
-        while True:
-            waited = time.monotonic() - started
-            settled = len(self.sites) + len(self.rejected) >= expected
-            enough = len(self.sites) >= quorum and waited >= patience_s
-            if settled or enough or waited >= timeout_s:
-                return
-            time.sleep(POLL_S)
-            self._meet(grid, timeout_s=timeout_s)
-
     def refresh(self, grid: Grid, *, timeout_s: float) -> None:
         """Forget nodes that left, and ask unknown and rejected ones who they are.
 
         A site that approved the bundle or agreed to the study meanwhile is the same node as before.
         """
-        self.rejected = {}
-        self._meet(grid, timeout_s=timeout_s)
-
-    def _meet(self, grid: Grid, *, timeout_s: float) -> None:
         present = set(grid.get_node_ids())
         self.sites = {node: site for node, site in self.sites.items() if node in present}
-        self.rejected = {node: why for node, why in self.rejected.items() if node in present}
-        unknown = sorted(present - self.sites.keys() - self.rejected.keys())
+        self.rejected = {}
+        unknown = sorted(present - self.sites.keys())
         if not unknown:
             return
         question = HelloRequest(self.run_id, secrets.token_bytes(32), self.consortium.signed_roster)

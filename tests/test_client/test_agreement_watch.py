@@ -20,7 +20,7 @@ from client.approval.record import (
 from client.service import agreement_watch, supernode
 from client.service.agreement_watch import AgreementWatch
 from client.service.kit import join_site
-from client.service.supernode import plan_service
+from client.service.plan import plan_service
 from client.site import Site, SiteError, init_site, open_site
 from privacy.audit import AuditLog
 from server.workspace import Workspace

@@ -22,7 +22,8 @@ from client.records.check import check_records
 from client.renewal import adopt_next_key, own_keys, request_renewal, retired_keys
 from client.service.identity_link import IdentityLink
 from client.service.kit import join_site
-from client.service.supernode import NOT_ACTIVATED, _Connection, plan_service
+from client.service.plan import plan_service
+from client.service.supernode import NOT_ACTIVATED, _Connection
 from client.site import Site, SiteError, init_site, open_site
 from privacy import audit
 from privacy.audit import AuditLog

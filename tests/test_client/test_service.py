@@ -15,8 +15,8 @@ from made_kit import kit_for, new_coordinator, sign_again
 from client.approval.record import approved_bundles, withdraw
 from client.service import supernode
 from client.service.kit import Proposal, join_site, read_kit
+from client.service.plan import plan_service
 from client.service.reachability import Address
-from client.service.supernode import plan_service
 from client.service.wall import REREAD, find_boundary
 from client.service.walled_start import await_coordinator
 from client.site import Site, SiteError, init_site, open_site
@@ -267,3 +267,17 @@ def test_refused_signature_points_to_the_clock(site: Site, kit: Path) -> None:
         supernode._Connection(plan, Screen()).note_death(
             death(site, "Client error '401 Unauthorized'")
         )
+
+
+def test_a_renewed_authority_is_trusted_from_the_moment_that_nothing_is_heard(
+    site: Site, kit: Path
+) -> None:
+    plan = plan_service(join_site(site.folder, kit, confirm=agree))
+    connection = supernode._Connection(plan, Screen())
+    connection.silent = True
+    assert not connection.trusts_too_little
+    connection.silent = False
+    plan.authority.write_bytes(plan.authority.read_bytes() * 2)
+    assert not connection.trusts_too_little, "what is heard is not interrupted"
+    connection.silent = True
+    assert connection.trusts_too_little

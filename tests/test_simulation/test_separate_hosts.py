@@ -1,17 +1,11 @@
-"""A coordinator and two sites on hosts of their own, set up as the manuals say.
-
-Nothing is shared but the wire and what people carry: the study file and the kits one way, public
-keys the other. The features come from the simulated cohort; all else is what a hospital types.
-"""
+"""A run between separate hosts, over a good wire and over a slow, lossy one."""
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,26 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from network_hosts import Host, Network, build_network, needs_hosts
-
-from client.site import open_site
-from simulation.cohort import CohortDesign, generate_site
-from simulation.sites import store_features, write_recordings
+from hosted_consortium import PORT, PROBE, Consortium
+from network_hosts import build_network, needs_hosts
 
 SITES = ("north", "south")
-PORT = 8443
 ROUNDS = 2
 SLOW_S, LOSSY = 0.2, 0.05
-PROBE = """
-import socket, sys
-host, open_ports = sys.argv[1], []
-for port in map(int, sys.argv[2:]):
-    with socket.socket() as probe:
-        probe.settimeout(2)
-        if probe.connect_ex((host, port)) == 0:
-            open_ports.append(port)
-print(*open_ports)
-"""
 ASK = """
 import ssl, sys, http.client
 context = ssl.create_default_context(cafile=sys.argv[2])
@@ -59,135 +39,53 @@ pytestmark = [
 
 
 @dataclass
-class Consortium:
-    """What the tests look at after both runs.
+class Seen(Consortium):
+    """What the tests look at after both runs; the programs of all hosts have ended.
 
     Attributes:
-        network: Hosts and wire; the hosts are up, their programs have ended.
         runs: What each ``run`` answered: the first on a fast wire, the second on a slow, lossy one.
         listening: Ports on which the coordinator's host listened on any interface but loopback.
         open_ports: Those of the coordinator's ports that a site could connect to.
         statuses: Answers to requests past the site's program, by what was asked.
-        idle: What ``status`` told before the first run.
     """
 
-    network: Network
     runs: list[Any] = field(default_factory=list)
     listening: set[int] = field(default_factory=set)
     open_ports: set[int] = field(default_factory=set)
     statuses: dict[str, int] = field(default_factory=dict)
-    idle: Any = None
-
-    @property
-    def hub(self) -> Host:
-        return self.network.hosts["coordinator"]
-
-    @property
-    def folder(self) -> Path:
-        return self.hub.folder / "hub"
-
-    def site(self, name: str) -> tuple[Host, Path]:
-        host = self.network.hosts[name]
-        return host, host.folder / name
 
 
 @pytest.fixture(scope="module")
-def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
+def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     root = tmp_path_factory.mktemp("hosts")
     with build_network(("coordinator", *SITES), root) as network:
-        found = Consortium(network)
-        set_up(found)
+        found = Seen(network, SITES, ROUNDS)
+        found.found()
+        for name in SITES:
+            found.admit(name)
+        for name in SITES:
+            found.join(name)
         conduct(found)
         yield found
 
 
-def set_up(found: Consortium) -> None:
-    """The coordinator's and the sites' first commands, and what is sent between them."""
-    hub = found.hub
-    hub.call("vultus-coordinator", "init", "hub", "--name", "trial", "--host", hub.address)
-    study = found.folder / "consortium.toml"
-    study.write_text(study.read_text().replace("rounds = 30", f"rounds = {ROUNDS}"))
-    design = CohortDesign(sites=len(SITES), subjects_per_site=36, seed=11)
-    for index, name in enumerate(SITES):
-        host, folder = found.site(name)
-        carry(study, host.folder / "consortium.toml")
-        host.call("vultus-site", "init", name, "--id", name, "--consortium", "consortium.toml")
-        cohort = generate_site(design, index)
-        write_recordings(folder / "recordings.csv", cohort.recordings)
-        store_features(open_site(folder), cohort)
-        carry(folder / "keys" / "identity.pub", hub.folder / f"{name}.pub")
-        hub.call(
-            *("vultus-coordinator", "add-site", "hub", "--id", name),
-            *("--key", f"{name}.pub", "--weight", 36),
-        )
-    for name in SITES:
-        host, folder = found.site(name)
-        carry(found.folder / "kits" / name, host.folder / "kit")
-        host.call("vultus-site", "join", name, "kit", "--yes")
-        allow_two_runs(folder / "site.toml")
-
-
-def allow_two_runs(settings: Path) -> None:
-    """A site's default cap is one run's; its people raise it in an editor."""
-    text, changed = re.subn(
-        r"(?m)^max_epsilon_per_subject = .*$", "max_epsilon_per_subject = 100.0",
-        settings.read_text(),
-    )  # fmt: skip
-    assert changed == 1
-    settings.write_text(text)
-
-
-def carry(source: Path, target: Path) -> None:
-    """What a person sends by mail."""
-    if source.is_dir():
-        shutil.copytree(source, target)
-    else:
-        shutil.copyfile(source, target)
-
-
-def conduct(found: Consortium) -> None:
+def conduct(found: Seen) -> None:
     hub, wire = found.hub, found.network.wire
     with ExitStack() as stack:
         stack.enter_context(hub.serve("vultus-coordinator", "start", "hub"))
-        wait_for_port(hub)
+        found.wait_for_port()
         for name in SITES:
             host, _ = found.site(name)
             stack.enter_context(host.serve("vultus-site", "start", name))
-        wait_until_online(found)
+        found.wait_until_online(*SITES)
         look_from_outside(found)
-        found.runs.append(run_once(hub))
+        found.runs.append(found.run_once())
         wire.latency_s, wire.loss = SLOW_S, LOSSY
-        found.runs.append(run_once(hub))
+        found.runs.append(found.run_once())
         wire.latency_s, wire.loss = 0.0, 0.0
 
 
-def run_once(hub: Host) -> Any:
-    done = hub.call("vultus-coordinator", "run", "hub", "--json", expect=None, timeout_s=240)
-    lines = done.stdout.strip().splitlines()
-    assert lines, (done.returncode, done.stderr)
-    return json.loads(lines[-1]) | {"exit": done.returncode, "told": done.stderr}
-
-
-def wait_for_port(hub: Host) -> None:
-    deadline = time.monotonic() + 90
-    while not hub.call(sys.executable, "-c", PROBE, hub.address, PORT).stdout.strip():
-        log = (hub.folder / "vultus-coordinator.log").read_text()
-        assert time.monotonic() < deadline, log
-        time.sleep(0.5)
-
-
-def wait_until_online(found: Consortium) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        told = found.hub.call("vultus-coordinator", "status", "hub", "--json", expect=None)
-        found.idle = json.loads(told.stdout.strip().splitlines()[-1]) if told.stdout else None
-        if found.idle and all(site["state"] == "online" for site in found.idle["sites"]):
-            return
-        logs = [(found.site(name)[0].folder / "vultus-site.log").read_text() for name in SITES]
-        assert time.monotonic() < deadline, (told, logs)
-
-
-def look_from_outside(found: Consortium) -> None:
+def look_from_outside(found: Seen) -> None:
     """What a site's host can reach of the coordinator's, past the site's program."""
     host, folder = found.site(SITES[0])
     address = found.hub.address

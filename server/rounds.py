@@ -116,16 +116,18 @@ class Rounds:
         self._keep()
 
     def _follow_roster(self) -> None:
-        """Take over a roster that was signed meanwhile; its sites are asked from this round on."""
+        """Take over a roster that was signed meanwhile; its sites are asked from this round on.
+
+        Nobody is waited for because of it: who is not there yet joins a later round.
+        """
         if not has_roster(self._folder):
             return
         present, followed = load_present(self._folder), self._strategy.consortium
         if present.roster != followed.roster:
             self._strategy.follow(present)
-            self._is_gathered = False
 
     def _gather(self, server_round: int) -> None:
-        """Wait for a quorum, and in the first round of a life or roster a while for all sites.
+        """Wait for a quorum, and in the first round of a life a while for all sites.
 
         Raises:
             QuorumError: If it does not come together in time.
@@ -135,7 +137,7 @@ class Rounds:
         began = time.monotonic()
         while not self._is_settled(time.monotonic() - began, patience_s):
             check_stopped(self._folder)
-            self._note(server_round if self._is_gathered else 0, "gathering")
+            self._note(server_round if server_round > 1 else 0, "gathering")
             time.sleep(GATHER_S)
             meet_newcomers(self._grid, self._strategy.admission)
         present = len(self._strategy.admission.sites)

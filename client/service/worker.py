@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -48,6 +49,8 @@ LONGEST_PAUSE_S = 1.0
 """Between two looks for a request when none has come for long; both are on this machine."""
 ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 APP_FAILED = "The site could not answer; its own log says why"
+LOST = 76
+"""Exit status of a worker whose request the SuperNode took back; it is started again."""
 REFUSED = "bundle_not_approved: this site has not approved the bundle of the run"
 
 logger = logging.getLogger("vultus.site")
@@ -142,6 +145,7 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _give_up)
     app: ClientApp = importlib.import_module("client.app").app
     pace_worker()
     secret = options.secret_file.read_bytes()
@@ -157,6 +161,17 @@ def main(arguments: list[str]) -> None:
 
 def _leave(_signal: int, _frame: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _give_up(_signal: int, _frame: FrameType | None) -> None:
+    """End at once, as SIGKILL would: nothing is owed that is not on disk.
+
+    The engine's client interrupts its own process when the SuperNode no longer knows a request. An
+    exception may then leave the lock of its connections held, and whoever tells the SuperNode how
+    the request went waits for that lock for ever.
+    """
+    os.write(2, b"The SuperNode took a request back; this worker ends.\n")
+    os._exit(LOST)
 
 
 if __name__ == "__main__":

@@ -359,7 +359,7 @@ def conduct(found: Deployment) -> None:
         run = call("vultus-coordinator", "run", found.coordinator, "--json")
         found.answer = last_json(run)
         found.status = last_json(call("vultus-coordinator", "status", found.coordinator, "--json"))
-        found.second_run = call("vultus-coordinator", "run", found.coordinator, expect=1)
+        found.second_run = call("vultus-coordinator", "run", found.coordinator, expect=3)
         send_hostile_bundle(found)
         call("vultus-coordinator", "report", found.coordinator, "--out", found.root / "page.html")
 

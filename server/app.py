@@ -86,7 +86,8 @@ def _conduct(grid: Grid, folder: Path, *, life: str) -> RunReport:
     report = _make_report(strategy, failure, seconds=rounds.seconds)
     write_report(report, folder)
     make_durable(folder / REPORT_JSON)
-    _note_end(folder, report, rounds.progress, failure)
+    last = replace(rounds.progress, refused=tuple(strategy.refusals()))
+    _note_end(folder, report, last, failure)
     if failure:
         raise failure
     return report

@@ -143,6 +143,28 @@ def test_fewer_sites_than_the_quorum_end_the_run_by_name(sites: Sites) -> None:
     assert "cap reached" in report.status_detail
 
 
+@pytest.mark.parametrize(
+    ("codes", "by_policy"),
+    [
+        ([RefusalCode.BUDGET, RefusalCode.POLICY], True),
+        ([RefusalCode.BUDGET, RefusalCode.INTERNAL], True),
+        ([RefusalCode.INTERNAL, RefusalCode.LEDGER_BEHIND], False),
+    ],
+)
+def test_a_run_that_would_have_had_its_quorum_but_for_policy_says_so(
+    sites: Sites, codes: list[RefusalCode], by_policy: bool
+) -> None:
+    for site, code in zip(("east", "west"), codes, strict=True):
+        spoil(sites, "train", site, lambda r, code=code: Refusal(r.site_id, code, "no"))
+    with pytest.raises(QuorumError) as caught:
+        sites.run()
+    assert caught.value.exit_code == (3 if by_policy else 1)
+    progress = read_progress(sites.folder)
+    assert progress is not None
+    assert (progress.phase, progress.by_policy) == ("failed", by_policy)
+    assert {site for site, _, _ in progress.refused} == {"east", "west"}
+
+
 def test_a_site_whose_app_breaks_is_named_with_the_reason_it_gave(sites: Sites) -> None:
     def break_down(reply: Reply) -> Reply:
         raise MemoryError

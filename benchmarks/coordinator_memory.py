@@ -214,7 +214,7 @@ class PlayedEngine:
         if message.metadata.message_type.startswith("query"):
             content = self.hello(site, header, message.metadata.dst_node_id)
         else:
-            content = self.step(site, message.metadata.message_type, header, records)
+            content = self.step(site, message.metadata.message_type, header)
         return Message(content, reply_to=message)
 
     def hello(self, site: str, header: dict, node: int) -> RecordDict:
@@ -228,13 +228,13 @@ class PlayedEngine:
             SiteHello(site, digest, version("vultus"), sign(key, claim), public, sign(key, own))
         )
 
-    def step(self, site: str, kind: str, header: dict, records: dict[str, str]) -> RecordDict:
+    def step(self, site: str, kind: str, header: dict) -> RecordDict:
         distributed = self.consortium.config.privacy.mode == "distributed"
         if self.shared is None:
             self.shared = (
                 self.tallies(header["server_round"], masked=distributed)
                 if kind == "evaluate"
-                else self.update(records["weights"], masked=distributed)
+                else self.update(header["weights_form"], masked=distributed)
             )
         fields = {name: header[name] for name in ("server_round", "base_digest")}
         fields |= {"site_id": site, "epsilon_spent": 1.0}
@@ -246,12 +246,10 @@ class PlayedEngine:
         attach_anchor(content, replace(anchor, signature=signature))
         return content
 
-    def update(self, arrays: str, *, masked: bool) -> ArrayRecord:
+    def update(self, form: str, *, masked: bool) -> ArrayRecord:
         """Noise of the model's form, or of the ring's."""
         rng = np.random.default_rng(1)
-        shapes = {}
-        for name, array in json.loads(self.body(arrays, ArrayRecord)).items():
-            shapes[name] = tuple(json.loads(self.body(array, Array))["shape"])
+        shapes = {name: tuple(shape) for name, _, shape in json.loads(form)}
         if masked:
             size = sum(math.prod(shape) for shape in shapes.values())
             return ring(rng, size)
@@ -281,9 +279,6 @@ class PlayedEngine:
 
     def config_record(self, object_id: str) -> dict:
         return dict(ConfigRecord.inflate(self.objects[object_id]))
-
-    def body(self, object_id: str, kind: type) -> bytes:
-        return get_object_body(self.objects[object_id], kind)
 
 
 def ring(rng: np.random.Generator, size: int) -> ArrayRecord:

@@ -9,28 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from privacy.accounting import Release, compose, site_noise_multiplier
-from server.running_sums import RunningMean
 from shared_models.weights import State
-
-
-def average_updates(updates: Iterable[State], weights: Iterable[int]) -> State:
-    """Weighted mean of the sites' updates, the same in whatever order they come.
-
-    Args:
-        updates: One state a site, all of one form.
-        weights: Fixed weight of each site, > 0, as the study declares them.
-
-    Raises:
-        ValueError: If there are no updates, or one is too large to be summed.
-    """
-    mean: RunningMean | None = None
-    for update, weight in zip(updates, weights, strict=True):
-        mean = mean or RunningMean(update)
-        mean.add(update, weight=weight)
-    if mean is None:
-        msg = "Expected at least one update, got none"
-        raise ValueError(msg)
-    return mean.mean()
 
 
 @dataclass

@@ -26,6 +26,8 @@ PATIENCE_S = 30.0
 HELLO_S = 10.0
 """How long a node has to say who it is, before the round goes on and asks it anew."""
 FIRST_POLL_S, LONGEST_POLL_S = 0.1, 1.0
+REPLIES_BYTES = 64 << 20
+"""Replies that are taken from the engine at a time come to about so many bytes, or are one."""
 LOOK_S = 2.0
 """How often is looked whether a lost site is back."""
 
@@ -140,9 +142,7 @@ class Conversation:
 
     def _pull(self) -> Iterator[Message]:
         """Answers that count; what was lost on the way is noted."""
-        if not self._open:
-            return
-        for reply in self.grid.pull_messages(list(self._open)):
+        for reply in self._arrived():
             site = self._open.pop(reply.metadata.reply_to_message_id, None)
             if site is None:
                 continue
@@ -152,6 +152,14 @@ class Conversation:
             yield reply
             if site not in self._exchange.heard:
                 self._lose(site)
+
+    def _arrived(self) -> Iterator[Message]:
+        """Replies that are there, of large models one after another: each is dropped once read."""
+        size = sum(part.nbytes for part in self.asked.question.weights.values())
+        most = max(1, REPLIES_BYTES // max(1, size))
+        waiting = list(self._open)
+        for start in range(0, len(waiting), most):
+            yield from self.grid.pull_messages(waiting[start : start + most])
 
     def _lose(self, site: str) -> None:
         now = time.monotonic()

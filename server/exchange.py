@@ -61,11 +61,12 @@ class Exchange:
         """The answer in a reply, or None with the reason noted.
 
         Args:
-            message: From any node; one that was not asked is passed over.
+            message: From any node; one that was not asked, or whose site has answered, is passed
+                over.
             read: Decodes and checks the answer's form.
         """
         site = self.asked.get(message.metadata.src_node_id)
-        if site is None:
+        if site is None or site in self.answered:
             return None
         if message.has_error():
             self._refuse(site, _code_of(message), message.error.reason or "no reason given")

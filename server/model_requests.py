@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from privacy.plan import PrivacyPlan
 from server.anchors import AnchorStore
 from server.exchange import Exchange
 from shared_models.consortium import Consortium
 from shared_models.messages import CohortMember, ModelRequest
-from shared_models.records import encode_model_request
+from shared_models.records import attach_anchor, encode_model_request
 from shared_models.signed_models import Kind, sign_request
 from shared_models.weights import State, digest_weights
 
@@ -108,8 +108,13 @@ class ModelRequests:
             lost=set(earlier.missing) if earlier else set(),
         )
 
+        shared = encode_model_request(signed)
+
         def message_to(node: int, site: str) -> Message:
-            content = encode_model_request(replace(signed, anchor=self.anchors.latest(site)))
+            # The records are the same objects for all sites: one copy of the weights, sent once.
+            content = RecordDict(dict(shared))
+            if anchor := self.anchors.latest(site):
+                attach_anchor(content, anchor)
             group = str(question.server_round)
             return Message(content, node, question.kind, group_id=group)
 

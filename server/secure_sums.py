@@ -9,8 +9,9 @@ from functools import partial
 from flwr.app import Message
 
 from privacy.plan import PrivacyPlan
-from privacy.secure_sum import FloatArray, add_masked
+from privacy.secure_sum import FloatArray
 from server.exchange import Exchange
+from server.running_sums import RunningRingSum
 from shared_models.consortium import ConsortiumConfig
 from shared_models.masking import sum_terms
 from shared_models.messages import MaskedReply
@@ -85,17 +86,16 @@ class SecureSums:
         while True:
             cohort = tuple(sorted(exchange.asked.values()))
             self.sizes[kind].append(len(cohort))
-            parts = self._accept(kind, exchange, replies, size=size, attempt=attempt)
-            if len(parts) == len(cohort):
+            parts = self._add_up(kind, exchange, replies, size=size, attempt=attempt)
+            if exchange.answered == set(cohort):
                 terms = sum_terms(self.config, cohort, plan=plan, size=size)
-                total = add_masked(parts[site].masked for site in cohort)
-                return SecureSum(terms.form.decode(total), cohort, terms.total_stddev)
+                return SecureSum(terms.form.decode(parts.total()), cohort, terms.total_stddev)
             if attempt > self.config.privacy.retries:
                 raise SumsUsedUpError
             attempt += 1
-            exchange, replies = ask_again(set(parts), attempt)
+            exchange, replies = ask_again(set(exchange.answered), attempt)
 
-    def _accept(
+    def _add_up(
         self,
         kind: Kind,
         exchange: Exchange,
@@ -103,13 +103,15 @@ class SecureSums:
         *,
         size: int,
         attempt: int,
-    ) -> dict[str, MaskedReply]:
-        """The parts of the right form, by site."""
+    ) -> RunningRingSum:
+        """Sum of the parts of the right form; no part is kept."""
         read = partial(_read_part, size=size, attempt=attempt)
-        parts = {part.site_id: part for m in replies if (part := exchange.accept(m, read))}
-        for site, part in parts.items():
-            self.note_epsilon(site, kind, part.epsilon_spent)
-        return parts
+        total = RunningRingSum(size)
+        for message in replies:
+            if part := exchange.accept(message, read):
+                total.add(part.masked)
+                self.note_epsilon(part.site_id, kind, part.epsilon_spent)
+        return total
 
 
 def _read_part(message: Message, *, size: int, attempt: int) -> MaskedReply:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Message
 
 from server.admission import Admission
-from server.aggregation import ServerOptimizer, average_updates
+from server.aggregation import ServerOptimizer
 from server.anchors import ANCHORS_FILE, AnchorStore
 from server.checkpoints import Checkpoint, Pending, make_durable
 from server.exchange import Exchange
@@ -26,6 +26,7 @@ from server.history import EvaluationReport, RoundReport, evaluation_report
 from server.influence import check_influence
 from server.model_requests import Asked, ModelRequests, Question
 from server.quorum import QuorumError, Refused, too_few
+from server.running_sums import RunningMean
 from server.secure_sums import SecureSum, SecureSums, SumsUsedUpError
 from server.signing import model_file, publish_model
 from server.tallying import expected_cells, summed_tallies, tallies_of, tally_shape
@@ -228,18 +229,14 @@ class ConsortiumStrategy:
 
     def _average_updates(self, server_round: int, ask: Ask) -> tuple[State, tuple[str, ...]]:
         """Weighted mean of the updates that are private each on its own, and whose they are."""
-        updates: dict[str, ModelUpdate] = {}
+        mean = RunningMean(self.optimizer.weights)
         for message in ask(self._pose(self._question("train", server_round))):
             if update := self._exchange.accept(message, self._read_update):
-                updates[update.site_id] = update
+                mean.add(update.update, weight=self._weight(update.site_id))
                 self._charge(update.site_id, "train", update.epsilon_spent)
-        self._require_quorum(server_round, len(updates))
-        sites = tuple(sorted(updates))
-        gradient = average_updates(
-            [updates[site].update for site in sites],
-            [self._weight(site) for site in sites],
-        )
-        return gradient, sites
+        sites = tuple(sorted(self._exchange.answered))
+        self._require_quorum(server_round, len(sites))
+        return mean.mean(), sites
 
     def _sum_updates(self, server_round: int, ask: Ask) -> tuple[State, tuple[str, ...]]:
         """The same mean from a sum in which no site's part can be seen."""

@@ -28,7 +28,13 @@ from shared_models.messages import (
     TallyReply,
 )
 from shared_models.tallies import Float64Array
-from shared_models.weights import arrays_to_state, read_array, state_to_arrays
+from shared_models.weights import (
+    arrays_to_state,
+    pack_state,
+    read_array,
+    state_to_arrays,
+    unpack_state,
+)
 
 T = TypeVar("T", str, int, float, bytes)
 
@@ -54,6 +60,7 @@ def decode_hello_request(content: RecordDict) -> HelloRequest:
 
 def encode_model_request(request: ModelRequest) -> RecordDict:
     """A training or evaluation request as Flower records."""
+    form, weights = pack_state(request.weights)
     header = ConfigRecord(
         {
             "run_id": request.run_id,
@@ -61,6 +68,7 @@ def encode_model_request(request: ModelRequest) -> RecordDict:
             "base_digest": request.base_digest,
             "consortium_digest": request.consortium_digest,
             "attempt": request.attempt,
+            "weights_form": form,
             "signature": request.signature,
         }
     )
@@ -77,7 +85,7 @@ def encode_model_request(request: ModelRequest) -> RecordDict:
             "request": header,
             "plan": plan,
             "cohort": cohort,
-            "weights": state_to_arrays(request.weights),
+            "weights": weights,
         }
     )
     if request.anchor is not None:
@@ -113,7 +121,7 @@ def decode_model_request(content: RecordDict) -> ModelRequest:
 
     Raises:
         MessageError: If a record or field is missing or of another type.
-        WeightsError: If an array is not raw numbers.
+        WeightsError: If the weights are not raw numbers of the form that the request tells.
     """
     header = _config(content, "request")
     try:
@@ -124,7 +132,7 @@ def decode_model_request(content: RecordDict) -> ModelRequest:
     return ModelRequest(
         run_id=_field(header, "run_id", str),
         server_round=_field(header, "server_round", int),
-        weights=arrays_to_state(_arrays(content, "weights")),
+        weights=unpack_state(_field(header, "weights_form", str), _arrays(content, "weights")),
         base_digest=_field(header, "base_digest", str),
         consortium_digest=_field(header, "consortium_digest", str),
         plan=plan,

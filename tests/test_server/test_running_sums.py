@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from privacy.secure_sum import SecureSumError, add_masked
-from server.aggregation import average_updates
 from server.running_sums import RunningMean, RunningRingSum
 from shared_models.weights import State, digest_weights
 
@@ -88,13 +87,6 @@ def test_adding_floats_would_have_changed_the_digest() -> None:
         return sums
 
     assert len({digest_weights(fold(order)) for order in permutations(range(4))}) > 1
-
-
-def test_average_of_a_list_is_the_running_mean() -> None:
-    updates = updates_like_a_site()
-    assert digest_weights(average_updates(updates, WEIGHTS)) == digest_weights(
-        add_all(updates, WEIGHTS).mean()
-    )
 
 
 def test_mean_spans_more_than_one_block_and_any_shape() -> None:

@@ -19,9 +19,11 @@ from shared_models.weights import (
     find_weight_faults,
     freeze_trunk,
     load_weights,
+    pack_state,
     save_weights,
     state_to_arrays,
     trainable_state,
+    unpack_state,
 )
 
 STATE = {"b": torch.tensor([1.0, -2.0]), "a": torch.arange(6.0).reshape(2, 3)}
@@ -85,6 +87,58 @@ def test_bytes_that_do_not_fit_their_shape_are_refused(shape: tuple[int, ...]) -
     record = ArrayRecord({"w": Array("float32", shape, "raw", b"\0" * 8)})
     with pytest.raises(WeightsError, match="do not fit"):
         arrays_to_state(record)
+
+
+def test_packed_weights_come_back_to_the_bit_in_one_array() -> None:
+    mixed = {
+        **STATE,
+        "count": torch.tensor(3),
+        "empty": torch.zeros(0, 4),
+        "wide": torch.tensor([[0.1, -0.0]], dtype=torch.float64),
+    }
+    form, record = pack_state(mixed)
+    assert len(record) == 1
+    assert digest_weights(unpack_state(form, record)) == digest_weights(mixed)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "not json",
+        "3",
+        "[3]",
+        '[["w", "float32"]]',
+        '[["w", "float32", 2]]',
+        '[["w", "object", [2]]]',
+        '[["w", ["float32"], [2]]]',
+        '[[["w"], "float32", [2]]]',
+        '[["w", "float32", [-2]]]',
+        '[["w", "float32", [2.0]]]',
+        '[["w", "float32", [true, 2]]]',
+        '[["w", "float32", [3]]]',
+        '[["w", "float32", [1]]]',
+        '[["w", "float32", [1]], ["w", "float32", [1]]]',
+    ],
+)
+def test_packed_weights_of_another_form_are_refused(form: str) -> None:
+    _, record = pack_state({"w": torch.zeros(2)})
+    with pytest.raises(WeightsError):
+        unpack_state(form, record)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"packed": Array("uint8", (8,), "numpy.ndarray", b"\0" * 8)},
+        {"packed": Array("float32", (2,), "raw", b"\0" * 8)},
+        {"w": Array("uint8", (8,), "raw", b"\0" * 8)},
+        {"packed": Array("uint8", (8,), "raw", b"\0" * 8), "w": Array("uint8", (0,), "raw", b"")},
+    ],
+    ids=["npy", "dtype", "name", "more"],
+)
+def test_packed_weights_are_one_raw_array(arrays: dict[str, Array]) -> None:
+    with pytest.raises(WeightsError, match="one raw uint8"):
+        unpack_state('[["w", "float32", [2]]]', ArrayRecord(arrays))
 
 
 def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:

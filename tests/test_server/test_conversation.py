@@ -205,6 +205,8 @@ def test_a_site_that_comes_back_as_another_node_is_asked_there(clock: Clock) -> 
     done = talk(clock, lose("west", until_s=6.0, notice_s=10.0), enough=3, nodes=nodes)
     assert done.exchange.answered == set(SITES)
     assert done.grid.sent[-1][1:] == ("west", 9)
+    # Its answer is told from a stranger's by this.
+    assert done.exchange.asked[9] == "west"
     assert 25.0 < done.seconds < 30.0
 
 

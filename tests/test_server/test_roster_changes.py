@@ -14,9 +14,11 @@ from privacy.keys import public_line
 from server import rounds
 from server.run_folder import load_present
 from server.signing import open_signing_key
+from server.strategy import ConsortiumStrategy
 from server.study_file import render_study
 from shared_models.consortium import PrivacyConfig, load_consortium
-from shared_models.messages import Reply
+from shared_models.messages import CohortMember, Reply
+from shared_models.networks import make_network
 from shared_models.records import decode_hello_request
 from shared_models.roster import (
     ROSTER_FILE,
@@ -26,6 +28,7 @@ from shared_models.roster import (
     keep_roster,
     sign_roster,
 )
+from shared_models.weights import freeze_trunk
 
 
 class RosterSites(Sites):
@@ -139,3 +142,42 @@ def test_an_older_roster_is_not_followed(sites: RosterSites) -> None:
     load_present(sites.folder)
     sites.shared.write_bytes(old)
     assert [entry.id for entry in load_present(sites.folder).config.sites] == list(FOUR)
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_a_sum_is_not_asked_again_under_its_number_where_the_roster_changed(
+    tmp_path: Path, changes: bool
+) -> None:
+    """Its noise follows the number of sites: under the same number it would be another question."""
+    sites = RosterSites(tmp_path, privacy=PrivacyConfig("subject", "distributed"))
+    strategy = strategy_of(sites)
+    first = strategy._pose_sum(strategy._question("train", 1))
+    strategy.sums.sizes["train"].append(3)
+    if changes:
+        sites.sign(FOUR)
+        strategy.follow(load_consortium(sites.folder / "consortium.toml", roster=sites.shared))
+        introduce(strategy)
+    again = strategy._pose_sum(strategy._question("train", 1))
+    assert first.question.attempt == 1
+    assert again.question.attempt == (2 if changes else 1)
+    assert len(set(again.exchange.asked.values())) == (4 if changes else 3)
+    assert strategy.sums.sizes["train"] == ([3] if changes else [])
+
+
+def strategy_of(sites: RosterSites) -> ConsortiumStrategy:
+    schema = sites.consortium.config.features.schema
+    network = make_network("behaviour_net", "small", features=len(schema.features))
+    freeze_trunk(network, trainable="head")
+    key = open_signing_key(sites.runs, sites.consortium)
+    strategy = ConsortiumStrategy(
+        sites.consortium, network=network, run_id="1", folder=sites.folder, key=key
+    )
+    introduce(strategy)
+    return strategy
+
+
+def introduce(strategy: ConsortiumStrategy) -> None:
+    """Admit every site of the roster."""
+    ids = [entry.id for entry in strategy.config.sites]
+    strategy.admission.sites = dict(enumerate(ids, start=2))
+    strategy.admission.members = {site: CohortMember(site, b"", b"") for site in ids}

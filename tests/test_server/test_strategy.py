@@ -16,6 +16,7 @@ from server.anchors import AnchorStore
 from server.app import conduct_run
 from server.history import RunReport
 from server.progress import read_progress
+from server.quorum import too_few
 from server.signing import KEY_FOLDER, SigningKeyError, model_file
 from server.strategy import QuorumError
 from shared_models.messages import Anchor, Refusal, RefusalCode, Reply, SiteHello, anchor_statement
@@ -163,6 +164,13 @@ def test_a_run_that_would_have_had_its_quorum_but_for_policy_says_so(
     assert progress is not None
     assert (progress.phase, progress.by_policy) == ("failed", by_policy)
     assert {site for site, _, _ in progress.refused} == {"east", "west"}
+
+
+def test_refusals_by_policy_do_not_stand_for_sites_that_were_missing() -> None:
+    refusals = [("east", "budget", "cap reached"), ("west", "internal", "no")]
+    lacking = {"least": 4, "present": 2, "refusals": refusals, "silent": ["south"]}
+    assert not too_few(1, **lacking).by_policy
+    assert too_few(1, **{**lacking, "least": 3}).by_policy
 
 
 def test_a_site_whose_app_breaks_is_named_with_the_reason_it_gave(sites: Sites) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import sys
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from client.service.bundle_gate import BundleGate, install_gate
 from client.service.pacing import pace_supernode
 from privacy.audit import AuditLog
 from shared_models.pacing import Pace
+
+NOT_AUTHENTIC = ("/v1/fleet/", "401 Unauthorized")
+"""What the line of a request holds whose signature the coordinator does not accept."""
 
 
 def main(arguments: list[str]) -> None:
@@ -29,10 +33,23 @@ def main(arguments: list[str]) -> None:
         )
     )
     pace_supernode(Pace())
+    _tell_refusals()
     # Last of all: nothing of the engine runs before the gate stands.
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *engine_arguments]
     supernode.flower_supernode()
+
+
+def _tell_refusals() -> None:
+    """Let the log hold that the coordinator refused a signature, as after a wrong clock.
+
+    The engine then ends this process as if it had been asked to, and says nothing of the reason.
+    """
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: all(word in record.getMessage() for word in NOT_AUTHENTIC))
+    requests = logging.getLogger("httpx")
+    requests.setLevel(logging.INFO)
+    requests.addHandler(handler)
 
 
 def _parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -14,24 +14,12 @@ from pathlib import Path
 from typing import Protocol
 
 import psutil
-import pytest
 from network_hosts import REASON, Network, build_network
 
 DISK_MIB = 48
 FILLER = "filler"
 REVIVE_S = 1.0
 """A service manager starts a service again after this long."""
-
-
-CLOCKS = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-needs_skewed_clock = pytest.mark.skipif(not CLOCKS, reason="needs libfaketime (Debian: faketime)")
-
-
-def skewed_clock(shift: str) -> dict[str, str]:
-    """Variables under which a process reads a clock that is wrong by so much."""
-    return {
-        "LD_PRELOAD": str(CLOCKS[0]), "FAKETIME": shift, "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }  # fmt: skip
 
 
 class Place(Protocol):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from client.approval.pending import note_refusal
 from client.service.bundle_gate import BundleGate, install_gate
+from client.service.ended_runs import drop_ended_requests
 from client.service.pacing import pace_supernode
 from privacy.audit import AuditLog
 from shared_models.pacing import Pace
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
         )
     )
     pace_supernode(Pace())
+    drop_ended_requests()
     _tell_refusals()
     # Last of all: nothing of the engine runs before the gate stands.
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")

@@ -6,6 +6,13 @@ import sys
 
 from shared_models.pacing import shorten_backoff, shorten_retries
 
+PULL_TRIES = 60
+"""A part of an answer that does not come for so many seconds is lost, and its site asked again.
+
+A site that ends while it sends would otherwise hold up all the others for as long as the engine's
+server remembers that it had begun, which is three minutes.
+"""
+
 CONNECTION_MODULE = "flwr.superlink.grid.http_grid"
 
 
@@ -19,4 +26,6 @@ def pace_server_app() -> bool:
         Whether there is such a connection, of the kind this was written for.
     """
     module = sys.modules.get(CONNECTION_MODULE)
-    return module is not None and shorten_backoff(module, "pull_objects") and shorten_retries()
+    if module is None:
+        return False
+    return shorten_backoff(module, "pull_objects", tries=PULL_TRIES) and shorten_retries()

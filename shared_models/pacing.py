@@ -72,12 +72,14 @@ class Pace:
         self.sleep(self.pause_s)
 
 
-def shorten_backoff(module: ModuleType, name: str) -> bool:
+def shorten_backoff(module: ModuleType, name: str, *, tries: int | None = None) -> bool:
     """Let a module pull what is still on its way with short pauses.
 
     Args:
         module: A module of the engine that uses the function.
         name: The function's name in it.
+        tries: How often a part of a message is looked for that does not come; the engine's 500
+            times unless given.
 
     Returns:
         Whether the function takes the length of its pauses; if not, it stays as it is.
@@ -85,10 +87,12 @@ def shorten_backoff(module: ModuleType, name: str) -> bool:
     pull = getattr(module, name, None)
     if not callable(pull):
         return False
-    if not {"initial_backoff", "backoff_cap"} <= inspect.signature(pull).parameters.keys():
+    pace = {"initial_backoff": FIRST_BACKOFF_S, "backoff_cap": BACKOFF_CAP_S}
+    if tries is not None:
+        pace["max_tries_per_object"] = tries
+    if not pace.keys() <= inspect.signature(pull).parameters.keys():
         return False
-    paced = partial(pull, initial_backoff=FIRST_BACKOFF_S, backoff_cap=BACKOFF_CAP_S)
-    setattr(module, name, paced)
+    setattr(module, name, partial(pull, **pace))
     return True
 
 

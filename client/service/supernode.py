@@ -175,6 +175,11 @@ class _Connection:
             return
         self.began, self.connected, self.silent = time.time(), False, False
         self.plan.identity.mend()
+        refused = NOT_AUTHENTIC in death.output or NOT_ACTIVATED in death.output
+        if refused and self.plan.identity.switch() and not self.tried_other_key:
+            self.tried_other_key = True
+            self.screen.say("The coordinator does not know this key; trying the renewed one.")
+            return
         if NOT_AUTHENTIC in death.output:
             msg = (
                 "Expected the coordinator to accept this site's signature, got a refusal: the "
@@ -183,10 +188,6 @@ class _Connection:
             )
             raise CommandError(msg)
         if NOT_ACTIVATED in death.output:
-            if self.plan.identity.switch() and not self.tried_other_key:
-                self.tried_other_key = True
-                self.screen.say("The coordinator does not know this key; trying the renewed one.")
-                return
             self._explain_refusal()
             return
         self.screen.warn(

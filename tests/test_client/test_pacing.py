@@ -209,6 +209,27 @@ def test_paced_pull_still_gets_what_arrives_late(engine: ModuleType) -> None:
     assert engine.pull_objects(["a"], pull_object_fn=pull) == {"a": b"there"}
 
 
+def test_answer_whose_sender_is_gone_is_given_up_after_a_minute(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = importlib.import_module("flwr.supercore.inflatable.inflatable_utils")
+    server = importlib.import_module(CONNECTION_MODULE)
+    monkeypatch.setattr(server, "pull_objects", server.pull_objects)
+    assert pace_server_app()
+    given = server.pull_objects.keywords
+    assert given["max_tries_per_object"] * given["backoff_cap"] <= 60.0
+    assert shorten_backoff(engine, "pull_objects", tries=3)
+    tries: list[str] = []
+
+    def pull(object_id: str) -> bytes:
+        tries.append(object_id)
+        raise pending.ObjectUnavailableError(object_id)
+
+    with pytest.raises(pending.ObjectPullError):
+        engine.pull_objects(["a"], pull_object_fn=pull)
+    assert len(tries) == 3
+
+
 def test_server_that_is_down_is_tried_every_few_seconds(engine: ModuleType) -> None:
     def pauses() -> list[float]:
         waits = make_simple_http_retry_invoker().wait_gen_factory()

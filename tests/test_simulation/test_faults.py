@@ -210,12 +210,6 @@ def test_a_clock_that_is_wrong_is_named_and_one_that_is_a_little_late_does_no_ha
         consortium.wait_for(consortium.all_connected, seconds=BACK_S, what="being connected")
 
 
-def test_a_refused_run_leaves_the_consortium_ready_for_the_next(
-    consortium: Consortium, undisturbed: Ended
-) -> None:
-    check_as_undisturbed(consortium.run(within_s=RUN_S), undisturbed)
-
-
 def test_rows_that_were_charged_twice_are_noticed(undisturbed: Ended) -> None:
     twice = {site: rows + rows[-1:] for site, rows in undisturbed.rows.items()}
     with pytest.raises(AssertionError):

@@ -9,6 +9,7 @@ reason is made one of those.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -48,6 +49,7 @@ def drop_ended_requests() -> bool:
         return False
     pull: Callable[..., dict[str, bytes]] = vars(engine)["pull_objects"]
 
+    @functools.wraps(pull)
     def pull_or_fail(*arguments: object, **options: object) -> dict[str, bytes]:
         try:
             return pull(*arguments, **options)

@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> None:
     """Install the gate, then hand over to the engine for good."""
     options, engine_arguments = _parse(arguments)
     log = AuditLog(options.audit)
+    # Before the gate, which stands in for the function that is looked at here.
+    drop_ended_requests()
     install_gate(
         BundleGate(
             approved=frozenset(options.approve),
@@ -34,7 +36,6 @@ def main(arguments: list[str]) -> None:
         )
     )
     pace_supernode(Pace())
-    drop_ended_requests()
     _tell_refusals()
     # Last of all: nothing of the engine runs before the gate stands.
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")

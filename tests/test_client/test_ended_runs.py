@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -82,3 +86,33 @@ def test_an_engine_that_reads_differently_is_left_alone(
         assert not drop_ended_requests()
     assert engine.pull_objects is before
     assert "_pull_and_store_message" in caplog.text
+
+
+ENTRY = """
+import importlib, sys, types
+from flwr.supercore.run import RunNotRunningException
+from client.service import supernode_entry
+
+def supernode():
+    def pull(_):
+        raise RunNotRunningException
+    engine = importlib.import_module("flwr.supernode.start_client_internal")
+    try:
+        engine.pull_objects(["part"], pull)
+    except Exception as error:
+        print(type(error).__name__, "not in" if "service" not in
+              str(engine._pull_and_store_message.__module__) else "behind the gate")
+
+cli = types.ModuleType("flwr.supernode.cli.flower_supernode")
+cli.flower_supernode = supernode
+sys.modules["flwr.supernode.cli.flower_supernode"] = cli
+supernode_entry.main(["--audit", "audit.jsonl", "--contact", "contact", "--"])
+"""
+
+
+def test_the_site_s_own_process_drops_them_behind_its_gate(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ENTRY], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout.strip() == "RunEndedError behind the gate", done.stderr

@@ -124,7 +124,7 @@ class Deployment:
         self, supervisor: Supervisor, stopping: threading.Event, *, upkeep: CertificateUpkeep
     ) -> None:
         """Restart what dies, until told to stop."""
-        readiness = Readiness(self.workspace, self.endpoint, self.engine)
+        readiness = Readiness(self.workspace, self.endpoint)
         told = health_file(self.workspace)
         keeper = RunKeeper(self.workspace, self.engine)
         while not stopping.wait(POLL_S):

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from server.control import Engine
 from server.endpoint import Endpoint
 from server.proxy import is_healthy
 from server.run_folder import is_held
@@ -25,12 +24,10 @@ class Readiness:
     Attributes:
         workspace: The coordinator's folder.
         endpoint: The engine.
-        engine: The engine's control interface.
     """
 
     workspace: Workspace
     endpoint: Endpoint
-    engine: Engine
     _seen: dict[str, _Sight] = field(default_factory=dict, init=False, repr=False)
 
     def look(self, pids: Mapping[str, int]) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 
 from privacy.keys import verify
@@ -26,6 +27,15 @@ from shared_models.versions import explain
 
 HELLO_TIMEOUT_S = 120.0
 """A node that does not say who it is by then is asked again in the next round."""
+LOST_ON_THE_WAY = frozenset(
+    {
+        ErrorCode.MESSAGE_UNAVAILABLE,
+        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
+        ErrorCode.NODE_UNAVAILABLE,
+        ErrorCode.CLIENT_APP_CRASHED,
+    }
+)
+"""Errors that say that a question or its answer was lost on the way, not that a site said no."""
 
 
 @dataclass
@@ -82,6 +92,9 @@ class Admission:
 
     def _admit(self, reply: Message, question: HelloRequest) -> None:
         node = reply.metadata.src_node_id
+        if reply.has_error() and reply.error.code in LOST_ON_THE_WAY:
+            # The engine says so in its own name; whoever is back is asked anew.
+            return
         if reply.has_error():
             # A site's gate refuses a bundle in this way, before any of our code could answer.
             self.rejected[node] = (RefusalCode.INTERNAL, reply.error.reason or "no reason given")

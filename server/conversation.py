@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from server.admission import Admission, nodes_of
+from server.admission import LOST_ON_THE_WAY, Admission, nodes_of
 from server.exchange import Exchange
 from server.model_requests import Asked
 
@@ -30,16 +29,6 @@ REPLIES_BYTES = 64 << 20
 """Replies that are taken from the engine at a time come to about so many bytes, or are one."""
 LOOK_S = 2.0
 """How often is looked whether a lost site is back."""
-
-_LOST = frozenset(
-    {
-        ErrorCode.MESSAGE_UNAVAILABLE,
-        ErrorCode.REPLY_MESSAGE_UNAVAILABLE,
-        ErrorCode.NODE_UNAVAILABLE,
-        ErrorCode.CLIENT_APP_CRASHED,
-    }
-)
-"""Errors that say that a question or its answer was lost on the way, not that a site said no."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +135,7 @@ class Conversation:
             site = self._open.pop(reply.metadata.reply_to_message_id, None)
             if site is None:
                 continue
-            if reply.has_error() and reply.error.code in _LOST:
+            if reply.has_error() and reply.error.code in LOST_ON_THE_WAY:
                 self._lose(site)
                 continue
             yield reply

@@ -41,7 +41,7 @@ def study_of(mode: str, rounds: int) -> ConsortiumConfig:
         study=StudyConfig("faults", "phq9"),
         training=TrainingConfig(
             rounds=rounds, quorum=len(SITES), evaluate_every=max(1, rounds // 2),
-            round_timeout_s=120.0,
+            round_timeout_s=300.0,
         ),
         privacy=PrivacyConfig(mode=mode, target_epsilon=3.0),  # type: ignore[arg-type]
         fairness=FairnessConfig(),

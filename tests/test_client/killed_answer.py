@@ -27,6 +27,7 @@ import torch
 from played_coordinator import signed
 
 from client.learning import learner as learner_module
+from client.learning import receipts
 from client.learning.admission import RefusedError
 from client.learning.allow_list import Question
 from client.learning.egress import digest_content, release
@@ -44,6 +45,8 @@ WATCHED = {
     "_answer_once", "charge", "_reserve", "reserve", "note_asked", "keep", "write_chunks",
     "stand", "_tell", "append", "note_told", "_anchor",
 }  # fmt: skip
+AT_RISK = {"sent first": {"keep", "write_chunks"}, "made anew": set[str]()}
+"""Where a kill shows that an order is broken; nowhere, if it shows without a kill."""
 DAWDLE_S = 0.03
 Tell = Callable[[str, str], None]
 
@@ -101,8 +104,11 @@ def break_it(learner: Learner, variant: str, tell: Tell) -> None:
     if variant == "sent first":
         learner.outbox.keep = keep_late  # type: ignore[method-assign]
     elif variant == "made anew":
-        learner_module.__dict__["digest_question"] = lambda *_, **__: os.urandom(32).hex()
+        # Nothing of an earlier process is known again: neither question, mark nor receipt.
+        this_time = os.urandom(32).hex()
+        learner_module.__dict__["digest_question"] = lambda *_, **__: this_time
         Outbox.is_untold = lambda *_: True  # type: ignore[method-assign]
+        receipts.__dict__["find_receipt"] = lambda *_: None
     elif variant == "no lock":
         Outbox.locked = lock_nothing  # type: ignore[method-assign]
 
@@ -124,13 +130,13 @@ def answer(base: Base, state: Path, number: int, variant: str, tell: Tell) -> No
         tell("told", digest_content(content))
 
 
-def kill_at_line(wanted: int) -> None:
+def kill_at_line(wanted: int, watched: set[str]) -> None:
     """Have this process killed before the given line of the watched functions is run."""
     seen = 0
 
     def trace(frame: FrameType, event: str, _argument: object) -> object:
         nonlocal seen
-        if frame.f_code.co_name not in WATCHED:
+        if frame.f_code.co_name not in watched:
             return None
         if event == "line":
             seen += 1
@@ -151,7 +157,7 @@ def start(base: Base, state: Path, number: int, variant: str, *, line: int = 0) 
     try:
         os.close(reading)
         if line:
-            kill_at_line(line)
+            kill_at_line(line, AT_RISK.get(variant, WATCHED))
         answer(base, state, number, variant, lambda *word: write_line(writing, word))
         status = 0
     finally:
@@ -196,10 +202,12 @@ def find_fault(base: Base, state: Path, number: int, before: set[str], told: lis
     return None if report.whole else report.faults[0].fault
 
 
-def ask_until_told(base: Base, state: Path, number: int, told: list) -> str | None:
+def ask_until_told(
+    base: Base, state: Path, number: int, told: list, variant: str = "honest"
+) -> str | None:
     """Ask the same again of a new process, which nobody kills."""
     before = kept_by(base, state, number) | {d for word, d in told if word == "told"}
-    again, status = reap(*start(base, state, number, "honest"))
+    again, status = reap(*start(base, state, number, variant))
     if status:
         return f"the site failed with status {status}"
     return find_fault(base, state, number, before, again)
@@ -233,7 +241,7 @@ def kill_at_each_line(base: Base, folder: Path, variant: str) -> dict:
     while True:
         state = folder / str(number // base.rounds)
         told, status = reap(*start(base, state, number, variant, line=number + 1))
-        if fault := ask_until_told(base, state, number, told):
+        if fault := ask_until_told(base, state, number, told, variant):
             return {"kills": number + 1, "fault": fault}
         if not os.WIFSIGNALED(status):
             return {"kills": number, "fault": None}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flwr.app import Context, Message, RecordDict
+from flwr.common.constant import MAX_RETRY_DELAY
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.task_identity import TaskIdentity
@@ -49,7 +50,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name in ("_push_messages", "time", "pull_objects", "_init_connection"):
         monkeypatch.setattr(module, name, getattr(module, name))
     retry = importlib.import_module(RETRY_MODULE)
-    monkeypatch.setattr(retry, "MAX_RETRY_DELAY", retry.MAX_RETRY_DELAY)
+    monkeypatch.setattr(retry, "MAX_RETRY_DELAY", MAX_RETRY_DELAY)
     monkeypatch.setattr(module, "register_signal_handlers", lambda **_: None)
     return module
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from privacy.keys import KeyFileError, create_identity_key, load_identity_key, public_line
 from shared_models.consortium import Consortium
-from shared_models.signed_models import public_pem, sign_file
-from shared_models.weights import State, save_weights
+from shared_models.signed_files import public_pem, sign_file
+
+if TYPE_CHECKING:
+    from shared_models.weights import State
 
 KEY_FOLDER = "keys"
 SIGNING_KEY = "signing"
@@ -71,6 +74,8 @@ def open_signing_key(runs: Path, consortium: Consortium) -> EllipticCurvePrivate
 
 def publish_model(path: Path, state: State, key: EllipticCurvePrivateKey) -> None:
     """Write a model, its signature and, once, the public key that OpenSSL checks it with."""
+    from shared_models.weights import save_weights  # needs torch, which keys do without
+
     save_weights(path, state)
     sign_file(path, key)
     pem = path.with_name(PUBLIC_PEM)

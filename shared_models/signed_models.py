@@ -1,8 +1,7 @@
 """The coordinator's signature under each global model, as a request and as a published file.
 
 A site follows a model only if the key that the agreed study names has signed it: whoever can reach
-the site, or holds the engine, cannot have it train on weights of their own making. A published file
-carries a detached signature that OpenSSL can check without this package.
+the site, or holds the engine, cannot have it train on weights of their own making.
 """
 
 from __future__ import annotations
@@ -13,18 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from torch import Tensor
 
-from privacy.keys import load_public_line, sign, verify
-from privacy.vault import write_atomic
+from privacy.keys import sign, verify
 from shared_models.messages import ModelRequest
+from shared_models.signed_files import signature_file
 from shared_models.weights import State, WeightsError, read_weights
 
 Kind = Literal["train", "evaluate"]
-
-SIGNATURE_SUFFIX = ".sig"
 
 
 def model_statement(request: ModelRequest, *, kind: Kind) -> bytes:
@@ -66,27 +62,6 @@ def is_signed(request: ModelRequest, public_key: str | None, *, kind: Kind) -> b
     if public_key is None:
         return False
     return verify(public_key, request.signature, model_statement(request, kind=kind))
-
-
-def signature_file(model: Path) -> Path:
-    """Where the detached signature of a published model lies."""
-    return model.with_name(model.name + SIGNATURE_SUFFIX)
-
-
-def sign_file(model: Path, key: EllipticCurvePrivateKey) -> None:
-    """Write the detached signature (ECDSA, SHA-384, DER) of a model file beside it."""
-    write_atomic(signature_file(model), sign(key, model.read_bytes()), mode=0o644)
-
-
-def public_pem(public_key: str) -> bytes:
-    """A public key in the form that OpenSSL reads.
-
-    Args:
-        public_key: Its OpenSSH line.
-    """
-    return load_public_line(public_key).public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
 
 
 def load_signed_weights(path: Path, like: Mapping[str, Tensor], *, public_key: str | None) -> State:

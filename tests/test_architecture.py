@@ -70,6 +70,14 @@ def test_help_loads_nothing_heavy() -> None:
         assert done.stdout.strip() == "[]", module
 
 
+def test_what_keeps_the_engine_alive_loads_no_torch() -> None:
+    program = "import sys; import server.deployment; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
 def test_the_import_contracts_hold() -> None:
     linter = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False)

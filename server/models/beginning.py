@@ -16,7 +16,8 @@ from server.workspace import Workspace
 from shared_models.console import InputError
 from shared_models.consortium import Consortium
 from shared_models.networks import BehaviourNet, make_network
-from shared_models.signed_models import load_signed_weights, signature_file
+from shared_models.signed_files import signature_file
+from shared_models.signed_models import load_signed_weights
 from shared_models.weights import freeze_trunk
 
 START_WEIGHTS = "start.safetensors"

@@ -19,7 +19,7 @@ from server.models.registration import coordinator_key, open_registry
 from server.signing import open_signing_key
 from server.workspace import Workspace
 from shared_models.consortium import load_consortium
-from shared_models.signed_models import sign_file, signature_file
+from shared_models.signed_files import sign_file, signature_file
 
 Format = Literal["safetensors", "onnx"]
 

@@ -14,7 +14,8 @@ from server.models.registration import coordinator_key, open_registry
 from server.workspace import Workspace
 from shared_models.features import SCHEMAS, FeatureSchema
 from shared_models.networks import NETWORKS, BehaviourNet, make_network
-from shared_models.signed_models import load_signed_weights, signature_file
+from shared_models.signed_files import signature_file
+from shared_models.signed_models import load_signed_weights
 from shared_models.weights import State, WeightsError
 
 

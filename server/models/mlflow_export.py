@@ -23,7 +23,7 @@ from server.models.registration import coordinator_key, open_registry, registry_
 from server.models.registry import entry_file
 from server.runs import REPORT_PAGE
 from server.workspace import Workspace
-from shared_models.signed_models import signature_file
+from shared_models.signed_files import signature_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -19,14 +19,8 @@ from privacy.keys import load_identity_key
 from server.signing import PUBLIC_PEM, model_file, publish_model
 from shared_models.messages import CohortMember, ModelRequest, ModelUpdate, RefusalCode
 from shared_models.records import decode_model_request, encode_model_request
-from shared_models.signed_models import (
-    Kind,
-    load_signed_weights,
-    model_statement,
-    sign_file,
-    sign_request,
-    signature_file,
-)
+from shared_models.signed_files import sign_file, signature_file
+from shared_models.signed_models import Kind, load_signed_weights, model_statement, sign_request
 from shared_models.weights import WeightsError, digest_weights, trainable_state
 from simulation.study import StudyDesign, design_study, write_cohort
 

@@ -20,7 +20,8 @@ from server.quorum import too_few
 from server.signing import KEY_FOLDER, SigningKeyError, model_file
 from server.strategy import QuorumError
 from shared_models.messages import Anchor, Refusal, RefusalCode, Reply, SiteHello, anchor_statement
-from shared_models.signed_models import load_signed_weights, signature_file
+from shared_models.signed_files import signature_file
+from shared_models.signed_models import load_signed_weights
 from shared_models.weights import WeightsError, digest_weights
 
 

@@ -35,6 +35,12 @@ PACED_SOURCE = {
 IDLE_PAUSE_S = 3
 """What the engine sleeps when there was no message; its other sleeps wait for the worker."""
 
+CLAIM_MODULE = "flwr.supercore.corestate.in_memory_corestate"
+HEARTBEAT_MODULE = "flwr.supercore.heartbeat"
+HEARTBEAT_S = 10
+"""Unit of a worker's signs of life: one comes every 4 s, and 20 s after the last one its request is
+taken back. In the engine's own unit of 30 s a dead worker holds on to its request for a minute."""
+
 REPLY_POLL_S = 0.05
 """How often the SuperNode looks in its own memory whether the worker has answered."""
 
@@ -76,19 +82,36 @@ def pace_supernode(pace: Pace) -> bool:
     vars(engine)["time"] = SimpleNamespace(**{**vars(time), "sleep": paced_sleep})
     _note_missing({"pull_objects": shorten_backoff(engine, "pull_objects")})
     _note_missing({"MAX_RETRY_DELAY": shorten_retries()})
+    _note_missing({CLAIM_MODULE: shorten_heartbeat(CLAIM_MODULE)})
     return True
 
 
 def pace_worker() -> bool:
     """Let this process take a request whose parts are still arriving with short pauses.
 
+    Its signs of life come as often as the SuperNode expects them after :func:`pace_supernode`.
+
     Returns:
         Whether the engine is the one that this was written for.
     """
     name = "pull_and_inflate_object_from_tree"
     shortened = shorten_backoff(importlib.import_module(WORKER_MODULE), name)
-    _note_missing({name: shortened})
-    return shortened
+    beats = shorten_heartbeat(HEARTBEAT_MODULE)
+    _note_missing({name: shortened, HEARTBEAT_MODULE: beats})
+    return shortened and beats
+
+
+def shorten_heartbeat(module_name: str) -> bool:
+    """Let a module of the engine count in :data:`HEARTBEAT_S`.
+
+    Returns:
+        Whether it has such a unit; if not, it keeps its own.
+    """
+    module = importlib.import_module(module_name)
+    if not isinstance(getattr(module, "HEARTBEAT_DEFAULT_INTERVAL", None), int):
+        return False
+    vars(module)["HEARTBEAT_DEFAULT_INTERVAL"] = HEARTBEAT_S
+    return True
 
 
 def _note_missing(found: dict[str, bool]) -> None:

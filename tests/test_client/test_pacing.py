@@ -6,12 +6,14 @@ import importlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
 import pytest
 from flwr.app import Context, Message, RecordDict
-from flwr.common.constant import MAX_RETRY_DELAY
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, MAX_RETRY_DELAY
+from flwr.supercore.heartbeat import HeartbeatSender
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.task_identity import TaskIdentity
@@ -51,6 +53,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         monkeypatch.setattr(module, name, getattr(module, name))
     retry = importlib.import_module(RETRY_MODULE)
     monkeypatch.setattr(retry, "MAX_RETRY_DELAY", MAX_RETRY_DELAY)
+    for beating in (pacing.CLAIM_MODULE, pacing.HEARTBEAT_MODULE):
+        unit = "HEARTBEAT_DEFAULT_INTERVAL"
+        monkeypatch.setattr(importlib.import_module(beating), unit, HEARTBEAT_DEFAULT_INTERVAL)
     monkeypatch.setattr(module, "register_signal_handlers", lambda **_: None)
     return module
 
@@ -239,6 +244,48 @@ def test_server_that_is_down_is_tried_every_few_seconds(engine: ModuleType) -> N
     assert pauses() == [1, 2, 4, 8, 16, 20]
     pace_supernode(Pace())
     assert pauses() == [1, 2, 4, 5, 5, 5]
+
+
+def taken_back_s(monkeypatch: pytest.MonkeyPatch) -> int:
+    """First whole second at which the SuperNode has taken back a silent worker's request."""
+    claims = importlib.import_module(pacing.CLAIM_MODULE)
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    monkeypatch.setattr(claims, "now", lambda: began)
+    state = NodeStateFactory(objectstore_factory=ObjectStoreFactory()).state()
+    task = state.create_task("flwr-clientapp", run_id=1)
+    token = state.claim_task(task)
+    assert state.activate_task(task)
+    for seconds in range(120):
+        monkeypatch.setattr(claims, "now", lambda at=began + timedelta(seconds=seconds): at)
+        if state.get_task_by_token(token) is None:
+            return seconds
+    raise AssertionError
+
+
+def beats_s() -> list[float]:
+    """Pauses between a worker's signs of life."""
+    waits: list[float] = []
+    sender = HeartbeatSender(lambda: True)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 20:
+            sender._stop_event.set()
+
+    sender._stop_event.wait = wait
+    sender._run()
+    return waits
+
+
+def test_request_whose_worker_died_is_taken_back_within_seconds(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert taken_back_s(monkeypatch) == 61
+    assert pace_supernode(Pace())
+    assert pace_worker()
+    assert taken_back_s(monkeypatch) == 21
+    # Four signs may be lost, or come late, before a request is.
+    assert max(beats_s()) * 4 <= 20
 
 
 def test_process_without_a_connection_has_nothing_to_pace(monkeypatch: pytest.MonkeyPatch) -> None:

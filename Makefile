@@ -21,7 +21,8 @@ demo: $(BIN)/.installed  ## a consortium of 8 simulated sites, from patients to 
 	$(BIN)/vultus-simulate run --sites 8 --subjects 100 --rounds 30 --epsilon 3 --seed 1 --out $(DEMO)
 
 test: $(BIN)/.installed  ## every test that can run here; says what it skipped and why
-	$(BIN)/pytest -n auto --dist loadfile
+	# one process more than cores: a test of real processes waits most of its time
+	$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 nightly: $(BIN)/.installed  ## the tests that are too long for every change
 	$(BIN)/pytest -m nightly

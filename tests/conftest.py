@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole consortia, which mostly wait while other tests use the processors."""
+    items.sort(key=lambda item: item.get_closest_marker("deployment") is None)
+
+
 @pytest.fixture(scope="session")
 def assets() -> Path:
     """Folder that holds ``videos/``: VULTUS_ASSETS, else shared/assets beside the checkout."""

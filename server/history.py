@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from server.fairness import FairnessReport, measure_fairness
-from server.groups import Cell
+from server.groups import OVERALL, Cell
+from server.reliability import ReliabilityBin, measure_reliability
 from shared_models.consortium import Mode
-from shared_models.tallies import GroupTally
+from shared_models.tallies import GroupTally, sum_tallies
 
 NOTICE = "Research software: no output is a diagnosis."
 
@@ -58,10 +59,18 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Figures of the model after a round; made by :func:`evaluation_report`."""
+    """Figures of the model after a round; made by :func:`evaluation_report`.
+
+    Attributes:
+        server_round: Number of the round, from 1.
+        fairness: Figures of all groups.
+        reliability: Observed fraction by predicted probability, of all subjects together; empty
+            where they are withheld, and in reports written before it was measured.
+    """
 
     server_round: int
     fairness: FairnessReport
+    reliability: tuple[ReliabilityBin, ...] = ()
 
 
 def evaluation_report(
@@ -82,10 +91,13 @@ def evaluation_report(
         min_cell: Groups with fewer subjects, as noised, are suppressed.
         expected: Cells that were to be measured; those without a tally are ``not_reported``.
     """
+    sums = sum_tallies(tallies)
     fairness = measure_fairness(
-        tallies, score_range=score_range, min_cell=min_cell, expected=expected
+        sums.values(), score_range=score_range, min_cell=min_cell, expected=expected
     )
-    return EvaluationReport(server_round, fairness)
+    known = fairness.overall.metrics
+    reliability = measure_reliability(sums[OVERALL], min_cell=min_cell) if known else ()
+    return EvaluationReport(server_round, fairness, reliability)
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class RunReport:
         weights_digest: SHA-256 of the final weights.
         consortium_digest: SHA-256 of the consortium file.
         versions: Of software, by name.
-        status: ``completed``, ``failed`` or ``stopped``.
+        status: ``completed``, ``failed``, ``stopped``, or ``unfinished`` on a page made meanwhile.
         status_detail: Why it failed, or a remark.
         seed: Of a simulation; real sites draw cryptographic noise.
         seconds: By phase.
@@ -189,7 +189,7 @@ class RunReport:
     weights_digest: str
     consortium_digest: str
     versions: dict[str, str]
-    status: Literal["completed", "failed", "stopped"]
+    status: Literal["completed", "failed", "stopped", "unfinished"]
     status_detail: str = ""
     seed: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)

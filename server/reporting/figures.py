@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from server.history import EvaluationReport, RunReport
 from server.intervals import Estimate
 from server.reliability import ReliabilityBin
+from server.reporting.heat import figure_of
 from server.reporting.phrases import N_
 
 TOP, BOTTOM = 5.0, 88.0
@@ -165,8 +166,7 @@ def _judged(report: RunReport) -> list[int]:
 def _estimates(evaluations: Sequence[EvaluationReport], metric: str) -> list[tuple[int, Estimate]]:
     found = []
     for evaluation in evaluations:
-        metrics: dict[str, Estimate] = {**evaluation.fairness.overall.metrics}
-        estimate = metrics.get(metric)
+        estimate = figure_of(evaluation.fairness.overall, metric)
         if estimate and estimate.low is not None:
             found.append((evaluation.server_round, estimate))
     return found

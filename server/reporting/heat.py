@@ -160,10 +160,13 @@ def heat_row(group: GroupMetrics, final: FairnessReport) -> HeatRow:
     )
 
 
+def figure_of(group: GroupMetrics, metric: str) -> Estimate | None:
+    """The figure of a group by the name of its metric; None where it was not measured."""
+    return next((e for name, e in group.metrics.items() if name == metric), None)
+
+
 def _cell(column: Column, group: GroupMetrics, final: FairnessReport) -> HeatCell:
-    figures: dict[str, Estimate] = {**group.metrics}
-    totals: dict[str, Estimate] = {**final.overall.metrics}
-    estimate, total = figures.get(column.metric), totals.get(column.metric)
+    estimate, total = figure_of(group, column.metric), figure_of(final.overall, column.metric)
     if group is final.overall or not estimate or not total:
         return HeatCell(column, estimate)
     side = _side(estimate, total)

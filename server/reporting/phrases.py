@@ -54,8 +54,8 @@ class Phrases:
     def bracket(self, estimate: Estimate | None, digits: int = 2) -> str:
         """The interval of an estimate for a table; empty where there is none.
 
-        >>> Phrases(gettext.NullTranslations()).bracket(Estimate(None, -1.2, 0.84), 1)
-        '[−1.2, 0.8]'
+        >>> Phrases(gettext.NullTranslations()).bracket(Estimate(None, 0.513, 0.988))
+        '[0.51, 0.99]'
         """
         if estimate is None or estimate.low is None or estimate.high is None:
             return ""
@@ -114,8 +114,8 @@ class Phrases:
 def format_number(value: float | None, digits: int = 2) -> str:
     """A number for reading; a dash where there is none.
 
-    >>> format_number(-1.25, 1), format_number(-0.04, 1), format_number(None)
-    ('−1.2', '0.0', '–')
+    >>> format_number(0.128), format_number(-0.04, 1)
+    ('0.13', '0.0')
     """
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"

@@ -268,9 +268,9 @@ def _answer_privacy(report: RunReport, phrases: Phrases) -> Answer:
 def _privacy_sentences(report: RunReport, seen: float, phrases: Phrases) -> Iterator[str]:
     _ = phrases.words.gettext
     if report.mode == "local":
-        yield _("The coordinator saw each site’s noised updates, and of no single subject more.")
+        yield _("The coordinator saw the noised updates of every single site.")
     else:
-        yield _("The coordinator saw the noised sum of all sites and no single site’s update.")
+        yield _("The coordinator saw the noised sum of all sites, and the update of no single one.")
     if seen > LARGEST_TOLD_ODDS:
         yield _("So large an ε bounds little.")
     else:

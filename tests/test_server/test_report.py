@@ -200,7 +200,7 @@ def test_every_headline_figure_is_in_the_json(page):
     half = (auroc["high"] - auroc["low"]) / 2
     assert re.findall(r'class="big">([^<]+)<', page) == [
         f"{auroc['value']:.2f}",
-        "3",
+        "4",
         f"ε {report['epsilon_sum']:.2f}",
         "chance: yes",
         f"± {half:.2f}",

@@ -102,7 +102,7 @@ def render_page(
     """
     phrases = Phrases(translations(CATALOGUE, language))
     environment = _environment(language)
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         report=report,
         siblings=siblings or {},
         tag=LANGUAGE_TAGS[language],
@@ -114,6 +114,8 @@ def render_page(
         calibration=draw_calibration(report.evaluations[-1].reliability) if report.final else [],
         error_limit=report.final.error_limit if report.final else largest_error(report.score_range),
     )
+    # A number and its sign stay on one line.
+    return page.replace("95 %", "95\N{NO-BREAK SPACE}%")
 
 
 def _figures_of_groups(report: RunReport) -> dict[str, Any]:

@@ -30,6 +30,8 @@ TOLD: tuple[str, ...] = (
     N_("too few subjects for the noise"),
     N_("no subjects on one side of the clinical threshold"),
     N_("too few subjects on one side of the clinical threshold"),
+    N_("no ratio: the figure has a sign"),
+    N_("no ratio: the highest value is 0"),
     N_("stopped on request"),
 )
 """Sentences that come with the numbers and are known beforehand."""

@@ -283,7 +283,7 @@ def _privacy_sentences(report: RunReport, seen: float, phrases: Phrases) -> Iter
 def _answer_comparison(report: RunReport, phrases: Phrases) -> Answer:
     _ = phrases.words.gettext
     better = beats_chance(report.final)
-    figure = {True: _("chance: yes"), False: _("chance: not shown"), None: _("unknown")}[better]
+    figure = {True: _("than chance"), False: _("not shown"), None: _("unknown")}[better]
     told = {
         True: _("Better than guessing: the whole interval of the AUROC lies above 0.5."),
         False: _("Better than guessing was not shown: the interval of the AUROC reaches 0.5."),

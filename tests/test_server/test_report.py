@@ -202,7 +202,7 @@ def test_every_headline_figure_is_in_the_json(page):
         f"{auroc['value']:.2f}",
         "4",
         f"ε {report['epsilon_sum']:.2f}",
-        "chance: yes",
+        "than chance",
         f"± {half:.2f}",
     ]
     text = text_of(page)

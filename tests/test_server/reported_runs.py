@@ -193,6 +193,7 @@ def nothing_report():
         evaluations=(),
         epsilon_sum=None,
         epsilon_site=None,
+        sites=tuple(SitePrivacy(site, None, None, 0) for site in ("clinic-a", "clinic-b")),
         weights_digest="",
     )
 

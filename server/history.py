@@ -197,9 +197,14 @@ class RunReport:
     notice: str = NOTICE
 
     @property
+    def judged(self) -> EvaluationReport | None:
+        """The last evaluation, or None if there was none."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @property
     def final(self) -> FairnessReport | None:
         """Figures of the last evaluation, or None if the model was never judged."""
-        return self.evaluations[-1].fairness if self.evaluations else None
+        return self.judged.fairness if self.judged else None
 
     def to_json(self) -> str:
         """JSON of the report, without the truth of groups that are withheld."""

@@ -32,7 +32,14 @@ from server.reporting.figures import (
 )
 from server.reporting.heat import axis_of, heat_row, heat_rows, ordered, shown_columns
 from server.reporting.participation import attendance, rounds_per_column
-from server.reporting.phrases import N_, Phrases
+from server.reporting.phrases import (
+    ATTRIBUTES,
+    N_,
+    STATE_WORDS,
+    Phrases,
+    format_epsilon,
+    format_number,
+)
 from server.reporting.summary import sites_without_budget, summarize_run
 from shared_models.tallies import largest_error
 from shared_models.wording import LANGUAGE_TAGS, LANGUAGES, translations
@@ -40,17 +47,21 @@ from shared_models.wording import LANGUAGE_TAGS, LANGUAGES, translations
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-CONTRASTS: dict[str, str] = {
+LABELS: dict[str, str] = {
     "auroc": N_("AUROC"),
     "tpr": N_("TPR"),
     "fpr": N_("FPR"),
-    "equalized_odds": N_("Equalised odds"),
     "selection_rate": N_("Selection"),
+    "ppv": N_("PPV"),
     "mae": N_("MAE"),
+    "rmse": N_("RMSE"),
     "bias": N_("Bias"),
     "calibration_slope": N_("Slope"),
     "ece": N_("ECE"),
+    "equalized_odds": N_("Equalised odds"),
 }
+"""Metrics and contrasts by their short names."""
+_NOT_COMPARED = ("ppv", "rmse")
 CATALOGUE = "server.reporting"
 FOLD = 45
 """Tables with more rows can be folded away."""
@@ -111,7 +122,7 @@ def render_page(
         **_figures_of_sites(report, phrases),
         answers=summarize_run(report, phrases),
         curves=draw_curves(report),
-        calibration=draw_calibration(report.evaluations[-1].reliability) if report.final else [],
+        calibration=draw_calibration(report.judged.reliability) if report.judged else [],
         error_limit=report.final.error_limit if report.final else largest_error(report.score_range),
     )
     # A number and its sign stay on one line.
@@ -180,9 +191,10 @@ def _environment(language: str) -> Environment:
         names=functools.partial(phrases.groups, most=60),
         axis_of=axis_of,
         across=across,
-        contrast_names=CONTRASTS,
+        contrast_names={m: label for m, label in LABELS.items() if m not in _NOT_COMPARED},
         plot_size=PLOT_SIZE,
         fold=FOLD,
+        STATE_WORDS=STATE_WORDS,
         tags=LANGUAGE_TAGS,
         languages=LANGUAGES,
     )
@@ -190,7 +202,10 @@ def _environment(language: str) -> Environment:
 
 
 __all__ = [
+    "ATTRIBUTES",
+    "LABELS",
     "NOTICE",
+    "STATE_WORDS",
     "EvaluationReport",
     "RoundReport",
     "RunReport",
@@ -198,6 +213,8 @@ __all__ = [
     "Truth",
     "attendance",
     "evaluation_report",
+    "format_epsilon",
+    "format_number",
     "page_name",
     "render_page",
     "write_pages",

@@ -21,7 +21,16 @@ ATTRIBUTES: dict[str, str] = {
     "sex": N_("Sex"),
     "site": N_("Site"),
     "age_band x sex": N_("Age band and sex"),
+    "site x age_band": N_("Age band within a site"),
+    "site x sex": N_("Sex within a site"),
 }
+STATE_WORDS: dict[str, str] = {
+    "suppressed": N_("withheld"),
+    "too_few": N_("too few to say"),
+    "zero": N_("no subjects"),
+    "not_reported": N_("not reported"),
+}
+"""What stands in place of a figure, by the state of a group."""
 SEXES: dict[str, str] = {"female": N_("female"), "male": N_("male"), "other": N_("other")}
 TOLD: tuple[str, ...] = (
     N_("Research software: no output is a diagnosis."),
@@ -74,11 +83,7 @@ class Phrases:
 
     def epsilon(self, value: float | None, mode: str) -> str:
         """An epsilon; words where there is no bound, or where none was reported."""
-        if mode == "off":
-            return self.words.gettext("no privacy")
-        if value is None or not math.isfinite(value):
-            return self.words.gettext("not reported")
-        return f"{value:.2f}"
+        return self.words.gettext(format_epsilon(value, mode))
 
     def attribute(self, name: str) -> str:
         """What groups are made by."""
@@ -111,6 +116,15 @@ class Phrases:
     def told(self, message: str) -> str:
         """A sentence that came with the numbers, translated where it is a known one."""
         return self.words.gettext(message) if message in TOLD else message
+
+
+def format_epsilon(value: float | None, mode: str) -> str:
+    """An epsilon; words where there is no bound, or where none was reported."""
+    if mode == "off":
+        return N_("no privacy")
+    if value is None or not math.isfinite(value):
+        return N_("not reported")
+    return f"{value:.2f}"
 
 
 def format_number(value: float | None, digits: int = 2) -> str:

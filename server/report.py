@@ -67,13 +67,13 @@ FOLD = 45
 """Tables with more rows can be folded away."""
 
 
-def page_name(language: str) -> str:
+def page_name(language: str, stem: str = "report") -> str:
     """File name of the page in a language.
 
     >>> page_name("en"), page_name("zh")
     ('report.html', 'report.zh.html')
     """
-    return "report.html" if language == "en" else f"report.{language}.html"
+    return f"{stem}.html" if language == "en" else f"{stem}.{language}.html"
 
 
 def write_report(report: RunReport, folder: Path) -> Path:
@@ -89,13 +89,19 @@ def write_report(report: RunReport, folder: Path) -> Path:
     return write_pages(RunReport.from_json(text), folder)
 
 
-def write_pages(report: RunReport, folder: Path) -> Path:
-    """Path of the English page; each page links to those in other languages beside it."""
+def write_pages(report: RunReport, folder: Path, *, stem: str = "report") -> Path:
+    """Path of the English page; each page links to those in other languages beside it.
+
+    Args:
+        report: What happened in the run.
+        folder: Where the pages go.
+        stem: How their names begin.
+    """
     for language in LANGUAGES:
-        siblings = {other: page_name(other) for other in LANGUAGES if other != language}
+        siblings = {other: page_name(other, stem) for other in LANGUAGES if other != language}
         page = render_page(report, language, siblings=siblings)
-        (folder / page_name(language)).write_text(page, encoding="utf-8")
-    return folder / page_name("en")
+        (folder / page_name(language, stem)).write_text(page, encoding="utf-8")
+    return folder / page_name("en", stem)
 
 
 def render_page(

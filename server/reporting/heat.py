@@ -114,6 +114,7 @@ class HeatRow:
         count: Subjects, as noised; None where withheld or unknown.
         count_noise: Standard deviation of the noise in the count.
         cells: One a column; empty where nothing may be said.
+        source: The group itself, for what else is known of it.
     """
 
     attribute: str
@@ -122,6 +123,7 @@ class HeatRow:
     count: int | None
     count_noise: float
     cells: tuple[HeatCell, ...]
+    source: GroupMetrics
 
 
 def shown_columns(final: FairnessReport) -> tuple[Column, ...]:
@@ -157,6 +159,7 @@ def heat_row(group: GroupMetrics, final: FairnessReport) -> HeatRow:
         count=group.count,
         count_noise=group.count_noise,
         cells=cells if group.metrics else (),
+        source=group,
     )
 
 

@@ -41,9 +41,21 @@ TOLD: tuple[str, ...] = (
     N_("too few subjects on one side of the clinical threshold"),
     N_("no ratio: the figure has a sign"),
     N_("no ratio: the highest value is 0"),
+    N_("predictions lie too close together for the bins"),
+    N_("too few subjects: the slope could be anything"),
     N_("stopped on request"),
+    N_("Smiling"),
+    N_("Lowered brows"),
+    N_("Raised brows"),
+    N_("Blinks and eyelids"),
+    N_("Downward gaze"),
+    N_("Mouth movement and speech"),
+    N_("Pressed or drooping mouth"),
+    N_("Dimples and one-sided smiles"),
+    N_("Head position"),
+    N_("Pace of head and face"),
 )
-"""Sentences that come with the numbers and are known beforehand."""
+"""Sentences and names that come with the numbers and are known beforehand."""
 
 assert NOTICE in TOLD  # noqa: S101 - the notice is said in every language
 

@@ -3,6 +3,7 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import reported_runs
@@ -10,6 +11,7 @@ from reported_runs import ODD, exact_tally, judged_by, off_report, tally_of, usu
 from test_report import Outline, text_of
 
 from server.history import RunReport, evaluation_report
+from server.intervals import Estimate
 from server.report import render_page
 from server.reporting.participation import MOST_COLUMNS, attendance
 
@@ -126,3 +128,49 @@ def test_markup_and_sentences_in_names_stay_text():
         page = render_page(report, language)
         assert not [tag for tag, _ in Outline(page).tags if tag == "img"]
         assert text_of(page).count(evil) >= 2
+
+
+def with_further(**parts):
+    """A report whose last evaluation has parts that a study may ask for beyond the usual."""
+    report = usual_report()
+    for name, part in parts.items():
+        object.__setattr__(report.judged, name, part)
+    return report
+
+
+def test_parts_that_a_study_did_not_ask_for_are_not_on_the_page():
+    text = text_of(render_page(usual_report()))
+    for words in ("Which behaviours moved", "recalibrated", "Released is", "±0.1 takes"):
+        assert words not in text
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("en", ("Smiling 0.40", "slope 0.90")), ("zh", ("微笑 0.40", "斜率 0.90"))],
+)
+def test_importance_and_recalibration_are_shown_where_they_are_there(language, said):
+    behaviour = SimpleNamespace(title="Smiling", share=Estimate(0.4, 0.3, 0.5))
+    unsure = SimpleNamespace(title="Head position", share=Estimate(None, 0.0, 0.4, "too few"))
+    fitted = SimpleNamespace(
+        is_applied=True, slope=0.9, slope_error=0.1, intercept=-0.2, intercept_error=0.05
+    )
+    importance = SimpleNamespace(state="reported", behaviours=(behaviour, unsure))
+    page = render_page(with_further(importance=importance, recalibration=fitted), language)
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    for words in said:
+        assert words in text
+
+
+@pytest.mark.parametrize("state", ["suppressed", "zero", "not_reported"])
+def test_importance_without_figures_says_why(state):
+    bare = SimpleNamespace(state=state, behaviours=())
+    text = text_of(render_page(with_further(importance=bare)))
+    assert text.split("Which behaviours moved the score")[1][:60].strip()
+    assert "Share of each behaviour" not in text
+
+
+def test_a_group_tells_how_many_subjects_it_would_take():
+    report = usual_report()
+    power = SimpleNamespace(smallest_n=120)
+    object.__setattr__(report.final.groups("sex")[0], "power", power)
+    assert "±0.1 takes 120" in text_of(render_page(report))

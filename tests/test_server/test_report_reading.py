@@ -43,6 +43,7 @@ def group_with(metric, estimate):
         ("auroc", Estimate(0.70, 0.65, 0.75), "worse", "lower"),
         ("auroc", Estimate(0.90, 0.85, 0.95), "better", "higher"),
         ("auroc", Estimate(0.70, 0.60, 0.90), "none", ""),
+        ("auroc", Estimate(0.88, 0.75, 0.95), "none", ""),
         ("fpr", Estimate(0.50, 0.40, 0.60), "worse", "higher"),
         ("fpr", Estimate(0.05, 0.01, 0.09), "better", "lower"),
         ("selection_rate", Estimate(0.90, 0.80, 0.95), "differs", "higher"),

@@ -17,9 +17,7 @@ from typing import Literal
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from privacy.accounting import epsilon_spent
 from privacy.plan import PrivacyPlan
-from server.aggregation import epsilon_of_sums, epsilons_of_secure_sums
 from server.bundle import RUN_FOLDER
 from server.checkpoints import CheckpointError, CheckpointStore, make_durable
 from server.history import RunReport, SitePrivacy
@@ -31,6 +29,7 @@ from server.report import write_report
 from server.rounds import Rounds
 from server.run_folder import StoppedError, hold_run, load_present
 from server.signing import open_signing_key
+from server.spending import site_privacy, training_epsilons
 from server.strategy import ConsortiumStrategy
 from shared_models.weights import digest_weights
 
@@ -152,39 +151,17 @@ def _make_report(
 
 def _epsilons(strategy: ConsortiumStrategy, plan: PrivacyPlan) -> tuple[float | None, float | None]:
     """What training revealed: the sums alone, and one site's releases were they seen apart."""
-    if plan.mode != "distributed":
-        counts = [len(report.participants) for report in strategy.rounds]
-        alone = None
-        if plan.mode != "off" and counts:
-            alone = epsilon_spent(plan.noise_multiplier, plan.delta, steps=len(counts))
-        return epsilon_of_sums(plan.noise_multiplier, plan.delta, counts), alone
-    tolerated = strategy.config.privacy.tolerated_dropouts
-    return epsilons_of_secure_sums(
-        plan.released_noise_multiplier,
-        plan.delta,
-        strategy.sums.sizes["train"],
-        tolerated=tolerated,
+    return training_epsilons(
+        plan,
+        strategy.rounds,
+        summed=strategy.sums.sizes["train"],
+        tolerated=strategy.config.privacy.tolerated_dropouts,
     )
 
 
 def _site_privacy(strategy: ConsortiumStrategy) -> tuple[SitePrivacy, ...]:
     """What each site's ledger reported last, also of sites that left the study meanwhile."""
-
-    def reported(site_id: str, purpose: str) -> float | None:
-        epsilon = strategy.epsilon_by_site.get(site_id, {}).get(purpose)
-        return epsilon if epsilon is not None and math.isfinite(epsilon) else None
-
-    present = [entry.id for entry in strategy.config.sites]
-    took_part = {site for report in strategy.rounds for site in report.participants}
-    return tuple(
-        SitePrivacy(
-            site_id=site_id,
-            epsilon_training=reported(site_id, "training"),
-            epsilon_tallies=reported(site_id, "tallies"),
-            rounds=sum(site_id in report.participants for report in strategy.rounds),
-        )
-        for site_id in [*present, *sorted(took_part - set(present))]
-    )
+    return site_privacy(strategy.config, strategy.rounds, strategy.epsilon_by_site)
 
 
 def _status(

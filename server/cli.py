@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +10,19 @@ import typer
 
 from server.models_cli import ListByDefault, models
 from server.run_commands import Folder, commands
-from shared_models.console import CommandLine, InputError, Screen, report_errors
+from shared_models.console import CommandLine, Screen, report_errors
 
 if TYPE_CHECKING:
     from server.roster import Change
     from server.workspace import Workspace
+
+
+class PageLanguage(StrEnum):
+    """Languages that a page can be written in."""
+
+    EN = "en"
+    ZH = "zh"
+
 
 app = CommandLine(
     name="vultus-coordinator",
@@ -244,22 +252,19 @@ def report(
         str | None, typer.Argument(metavar="RUN", help="Name of the run; the latest by default.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the page.")] = None,
+    language: Annotated[PageLanguage, typer.Option(help="Of the page.")] = PageLanguage.EN,
 ) -> None:
-    """Write the fairness report and model card of a run as one page that can be mailed."""
-    from server.history import RunReport
-    from server.report import write_report
-    from server.runs import REPORT_JSON, find_run
+    """Write the fairness report and model card of a run as one page that can be mailed.
+
+    A run that has not ended gets a page that says so.
+    """
+    from server.publishing import publish_report
+    from server.runs import find_run
 
     screen = Screen()
     chosen = find_run(_open(folder), run_name)
-    numbers = chosen.folder / REPORT_JSON
-    if not numbers.is_file():
-        msg = f"Expected {chosen.name} to have ended with a report, got none: see 'status'."
-        raise InputError(msg)
-    page = write_report(RunReport.from_json(numbers.read_text(encoding="utf-8")), chosen.folder)
-    if out is not None:
-        page = Path(shutil.copyfile(page, out))
-    screen.say(f"Report of {chosen.name}: {page}")
+    page, status = publish_report(chosen, language=language, out=out)
+    screen.say(f"Report of {chosen.name} ({status}): {page}")
     screen.next("open it in a browser; it needs no network and can be sent as it is")
 
 

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from server.fairness import FairnessReport, measure_fairness
-from server.groups import Cell
+from server.groups import OVERALL, Cell
+from server.reliability import ReliabilityBin, measure_reliability
 from shared_models.consortium import Mode
-from shared_models.tallies import GroupTally
+from shared_models.tallies import GroupTally, sum_tallies
 
 NOTICE = "Research software: no output is a diagnosis."
 
@@ -58,10 +59,18 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Figures of the model after a round; made by :func:`evaluation_report`."""
+    """Figures of the model after a round; made by :func:`evaluation_report`.
+
+    Attributes:
+        server_round: Number of the round, from 1.
+        fairness: Figures of all groups.
+        reliability: Observed fraction by predicted probability, of all subjects together; empty
+            where they are withheld, and in reports written before it was measured.
+    """
 
     server_round: int
     fairness: FairnessReport
+    reliability: tuple[ReliabilityBin, ...] = ()
 
 
 def evaluation_report(
@@ -82,10 +91,13 @@ def evaluation_report(
         min_cell: Groups with fewer subjects, as noised, are suppressed.
         expected: Cells that were to be measured; those without a tally are ``not_reported``.
     """
+    sums = sum_tallies(tallies)
     fairness = measure_fairness(
-        tallies, score_range=score_range, min_cell=min_cell, expected=expected
+        sums.values(), score_range=score_range, min_cell=min_cell, expected=expected
     )
-    return EvaluationReport(server_round, fairness)
+    known = fairness.overall.metrics
+    reliability = measure_reliability(sums[OVERALL], min_cell=min_cell) if known else ()
+    return EvaluationReport(server_round, fairness, reliability)
 
 
 @dataclass(frozen=True)
@@ -148,7 +160,7 @@ class RunReport:
         weights_digest: SHA-256 of the final weights.
         consortium_digest: SHA-256 of the consortium file.
         versions: Of software, by name.
-        status: ``completed``, ``failed`` or ``stopped``.
+        status: ``completed``, ``failed``, ``stopped``, or ``unfinished`` on a page made meanwhile.
         status_detail: Why it failed, or a remark.
         seed: Of a simulation; real sites draw cryptographic noise.
         seconds: By phase.
@@ -177,7 +189,7 @@ class RunReport:
     weights_digest: str
     consortium_digest: str
     versions: dict[str, str]
-    status: Literal["completed", "failed", "stopped"]
+    status: Literal["completed", "failed", "stopped", "unfinished"]
     status_detail: str = ""
     seed: int | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -185,9 +197,14 @@ class RunReport:
     notice: str = NOTICE
 
     @property
+    def judged(self) -> EvaluationReport | None:
+        """The last evaluation, or None if there was none."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @property
     def final(self) -> FairnessReport | None:
         """Figures of the last evaluation, or None if the model was never judged."""
-        return self.evaluations[-1].fairness if self.evaluations else None
+        return self.judged.fairness if self.judged else None
 
     def to_json(self) -> str:
         """JSON of the report, without the truth of groups that are withheld."""

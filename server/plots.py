@@ -1,4 +1,4 @@
-"""Figures of the report as inline SVG: the same bytes for the same numbers, light and dark.
+"""Figures of comparisons as inline SVG: the same bytes for the same numbers, light and dark.
 
 Colours are CSS variables of the page, so one drawing serves both schemes; text stays text, so it
 can be searched, read aloud and takes the page's font. Meaning never rests on colour alone.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_CURVE_IN, _GROUPS_IN, _BARS_IN = 4.4, 3.7, 4.4
+_GROUPS_IN = 3.7
 _INK, _MUTED, _MAIN, _SECOND = "#010101", "#020202", "#030303", "#040404"
 _VARIABLES = {
     _INK: "var(--ink)",
@@ -63,43 +63,6 @@ class Dot:
     estimate: Estimate | None
     words: str = ""
     truth: float | None = None
-
-
-def plot_curve(
-    points: Sequence[tuple[int, Estimate]],
-    truth: Sequence[tuple[int, float]],
-    *,
-    name: str,
-    label: str,
-    last_round: int,
-) -> str:
-    """A figure by round: a dot with its interval for each evaluation, a dashed line for the truth.
-
-    Args:
-        points: Round and estimate.
-        truth: Round and exact figure, empty outside a simulation.
-        name: Unique on the page.
-        label: What is shown, with its unit.
-        last_round: End of the axis.
-    """
-    import matplotlib as mpl
-    from matplotlib.ticker import MaxNLocator
-
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(_CURVE_IN, 2.6)
-        if truth:
-            axes.plot(*zip(*truth, strict=True), "--", color=_SECOND, label="exact (simulation)")
-        for server_round, estimate in points:
-            _draw_interval(axes, estimate, server_round, vertical=True)
-        known = [(r, e.value) for r, e in points if e.value is not None]
-        if known:
-            axes.plot(*zip(*known, strict=True), "o", color=_MAIN, label="measured, 95 % interval")
-        axes.set(title=label, xlabel="round", xlim=(0, last_round + 1))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
-        if truth:
-            figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
-        return _svg(figure, name=name, alt=f"{label} by round of training")
 
 
 def plot_groups(
@@ -166,36 +129,6 @@ def plot_lines(
         axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
         figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
         return _svg(figure, name=name, alt=f"{label} along {along}")
-
-
-def plot_bars(bars: Sequence[tuple[str, float]], *, name: str, label: str, target: float) -> str:
-    """Privacy spent by site as bars, against the target as a line.
-
-    Args:
-        bars: Site and epsilon.
-        name: Unique on the page.
-        label: What is shown.
-        target: The bound.
-    """
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(_BARS_IN, 1.1 + 0.26 * len(bars))
-        axes.barh(range(len(bars)), [epsilon for _, epsilon in bars], color=_MAIN, height=0.55)
-        for row, (_, epsilon) in enumerate(bars):
-            axes.annotate(
-                f"{epsilon:.2f}", (1, row), xycoords=("axes fraction", "data"), va="center"
-            )
-        axes.axvline(target, color=_SECOND, linestyle="--")
-        axes.annotate(
-            f"target {target:g}", (target, 1), (0, 2), xycoords=("data", "axes fraction"),
-            textcoords="offset points", ha="center", color=_SECOND,
-        )  # fmt: skip
-        largest = max([target, *(epsilon for _, epsilon in bars)])
-        axes.set(xlim=(0, 1.08 * largest), ylim=(len(bars) - 0.5, -0.6), xlabel=label)
-        axes.set_yticks(range(len(bars)), [site for site, _ in bars])
-        axes.tick_params(axis="y", length=0)
-        return _svg(figure, name=name, alt=f"{label} by site, against the target {target:g}")
 
 
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:

@@ -1,18 +1,19 @@
-"""The report of a run: one page for people, one JSON file for machines, the same numbers.
+"""The report of a run: a page for people in each language, and one JSON file with the same numbers.
 
-The page is rendered from the JSON, so it cannot show what the JSON does not hold. It loads nothing
-from anywhere: styles and figures are inside.
+The pages are rendered from the JSON, so they cannot show what the JSON does not hold. They load
+nothing from anywhere and run no program: style and figures are inside, and the page's own policy
+forbids everything else.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+import base64
+import functools
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from server.fairness import FairnessReport
-from server.groups import GroupMetrics, Metric
 from server.history import (
     NOTICE,
     EvaluationReport,
@@ -22,232 +23,206 @@ from server.history import (
     Truth,
     evaluation_report,
 )
-from server.intervals import Estimate
-from server.plots import Dot, plot_bars, plot_curve, plot_groups
+from server.reporting.figures import (
+    PLOT_SIZE,
+    across,
+    draw_calibration,
+    draw_curves,
+    place_in,
+)
+from server.reporting.heat import axis_of, heat_row, heat_rows, ordered, shown_columns
+from server.reporting.participation import attendance, rounds_per_column
+from server.reporting.phrases import (
+    ATTRIBUTES,
+    N_,
+    STATE_WORDS,
+    Phrases,
+    format_epsilon,
+    format_number,
+)
+from server.reporting.summary import sites_without_budget, summarize_run
 from shared_models.tallies import largest_error
+from shared_models.wording import LANGUAGE_TAGS, LANGUAGES, translations
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 LABELS: dict[str, str] = {
-    "auroc": "AUROC",
-    "tpr": "TPR",
-    "fpr": "FPR",
-    "selection_rate": "Selection rate",
-    "ppv": "PPV",
-    "mae": "MAE",
-    "rmse": "RMSE",
-    "bias": "Bias",
-    "equalized_odds": "Equalised odds",
+    "auroc": N_("AUROC"),
+    "tpr": N_("TPR"),
+    "fpr": N_("FPR"),
+    "selection_rate": N_("Selection"),
+    "ppv": N_("PPV"),
+    "mae": N_("MAE"),
+    "rmse": N_("RMSE"),
+    "bias": N_("Bias"),
+    "calibration_slope": N_("Slope"),
+    "ece": N_("ECE"),
+    "equalized_odds": N_("Equalised odds"),
 }
-ATTRIBUTES = {"age_band": "Age band", "sex": "Sex", "site": "Site", "overall": "All subjects"}
-STATE_WORDS = {
-    "suppressed": "withheld",
-    "too_few": "too few to say",
-    "zero": "no subjects",
-    "not_reported": "not reported",
-}
-_TRUTH_FIELDS: dict[Metric, int] = {"auroc": 1, "tpr": 2, "fpr": 3}
+"""Metrics and contrasts by their short names."""
+_NOT_COMPARED = ("ppv", "rmse")
+CATALOGUE = "server.reporting"
+FOLD = 45
+"""Tables with more rows can be folded away."""
+
+
+def page_name(language: str, stem: str = "report") -> str:
+    """File name of the page in a language.
+
+    >>> page_name("en"), page_name("zh")
+    ('report.html', 'report.zh.html')
+    """
+    return f"{stem}.html" if language == "en" else f"{stem}.{language}.html"
 
 
 def write_report(report: RunReport, folder: Path) -> Path:
-    """Path of ``report.html``; ``report.json`` with the same numbers lies beside it.
+    """Path of ``report.html``; the pages in other languages and ``report.json`` lie beside it.
 
     Args:
         report: What happened in the run.
-        folder: Made if missing; both files are replaced.
+        folder: Made if missing; the files are replaced.
     """
     folder.mkdir(parents=True, exist_ok=True)
     text = report.to_json()
     (folder / "report.json").write_text(text + "\n", encoding="utf-8")
-    page = folder / "report.html"
-    page.write_text(render_page(RunReport.from_json(text)), encoding="utf-8")
-    return page
+    return write_pages(RunReport.from_json(text), folder)
 
 
-def render_page(report: RunReport) -> str:
-    """HTML of the page, the same bytes for the same report."""
-    template = _environment().get_template("report.html.j2")
-    return template.render(
+def write_pages(report: RunReport, folder: Path, *, stem: str = "report") -> Path:
+    """Path of the English page; each page links to those in other languages beside it.
+
+    Args:
+        report: What happened in the run.
+        folder: Where the pages go.
+        stem: How their names begin.
+    """
+    for language in LANGUAGES:
+        siblings = {other: page_name(other, stem) for other in LANGUAGES if other != language}
+        page = render_page(report, language, siblings=siblings)
+        (folder / page_name(language, stem)).write_text(page, encoding="utf-8")
+    return folder / page_name("en", stem)
+
+
+def render_page(
+    report: RunReport, language: str = "en", *, siblings: Mapping[str, str] | None = None
+) -> str:
+    """HTML of the page, the same bytes for the same report.
+
+    Args:
+        report: What happened in the run.
+        language: A key of :data:`shared_models.wording.LANGUAGES`.
+        siblings: Files of the same page in other languages, to link to.
+
+    Raises:
+        ValueError: If pages are not written in that language.
+    """
+    phrases = Phrases(translations(CATALOGUE, language))
+    environment = _environment(language)
+    page = environment.get_template("report.html.j2").render(
         report=report,
-        final=report.final,
+        siblings=siblings or {},
+        tag=LANGUAGE_TAGS[language],
+        **_style(environment),
+        **_figures_of_groups(report),
+        **_figures_of_sites(report, phrases),
+        answers=summarize_run(report, phrases),
         curves=draw_curves(report),
-        groups=draw_groups(report),
-        spending=draw_spending(report),
-        attendance=attendance(report),
-        error_limit=largest_error(report.score_range),
+        calibration=draw_calibration(report.judged.reliability) if report.judged else [],
+        error_limit=report.final.error_limit if report.final else largest_error(report.score_range),
     )
+    # A number and its sign stay on one line.
+    return page.replace("95 %", "95\N{NO-BREAK SPACE}%")
 
 
-def draw_curves(report: RunReport) -> list[str]:
-    """AUROC and MAE by round of training."""
-    last = max([r.server_round for r in report.rounds] or [1])
-    drawings = []
-    for place, (metric, label) in enumerate((("auroc", "AUROC"), ("mae", "MAE in points")), 1):
-        points = [
-            (evaluation.server_round, estimate)
-            for evaluation in report.evaluations
-            if (estimate := evaluation.fairness.overall.metrics.get(metric))  # type: ignore[call-overload]
-        ]
-        truth = _truth_curve(report.truth, place)
-        if points or truth:
-            drawings.append(
-                plot_curve(points, truth, name=f"curve-{metric}", label=label, last_round=last)
-            )
-    return drawings
-
-
-def draw_groups(report: RunReport) -> dict[str, list[str]]:
-    """AUROC, TPR and FPR by attribute; nothing where no group has a figure."""
+def _figures_of_groups(report: RunReport) -> dict[str, Any]:
     final = report.final
     if final is None:
-        return {}
+        return {"final": None, "columns": (), "total": None, "heat": {}}
     return {
-        attribute: [
-            _draw_metric(report, final, attribute, metric)
-            for metric in _TRUTH_FIELDS
-            if any(group.metrics for group in final.groups(attribute))
-        ]
-        for attribute in final.attributes
+        "final": final,
+        "columns": shown_columns(final),
+        "total": heat_row(final.overall, final),
+        "heat": {attribute: heat_rows(final, attribute) for attribute in ordered(final)},
     }
 
 
-def draw_spending(report: RunReport) -> list[str]:
-    """Epsilon by site of training and of the tallies, against what was agreed."""
-    columns = (
-        (
-            "training",
-            report.target_epsilon,
-            [(s.site_id, s.epsilon_training) for s in report.sites],
-        ),
-        (
-            "tallies",
-            report.fairness_epsilon,
-            [(s.site_id, s.epsilon_tallies) for s in report.sites],
-        ),
-    )
-    drawings = []
-    for name, target, spent in columns:
-        bars = [(site, epsilon) for site, epsilon in spent if epsilon is not None]
-        if target is not None and bars:
-            label = f"ε spent on {name}"
-            drawings.append(plot_bars(bars, name=f"epsilon-{name}", label=label, target=target))
-    return drawings
+def _figures_of_sites(report: RunReport, phrases: Phrases) -> dict[str, Any]:
+    spent = report.sites
+    training = [s.epsilon_training for s in spent if s.epsilon_training is not None]
+    tallies = [s.epsilon_tallies for s in spent if s.epsilon_tallies is not None]
+    return {
+        "attendance": attendance(report),
+        "per_column": rounds_per_column(len(report.rounds)),
+        "out_of_budget": phrases.listed(sites_without_budget(report)),
+        # A little beyond the bound, so that its mark can be seen.
+        "most_training": 1.08 * max([report.target_epsilon or 1.0, *training]),
+        "most_tallies": 1.08 * max([report.fairness_epsilon or 1.0, *tallies]),
+    }
 
 
-def attendance(report: RunReport) -> list[dict[str, object]]:
-    """For each site: rounds it took part in and missed, refusals by code, privacy spent."""
-    spent = {site.site_id: site for site in report.sites}
-    return [
-        {
-            "site": site,
-            "took_part": sum(site in r.participants for r in report.rounds),
-            "missing": sum(site in r.missing for r in report.rounds),
-            "refusals": _refusal_codes(site, report.rounds),
-            "spent": spent.get(site),
-        }
-        for site in dict.fromkeys([*spent, *_seen_sites(report.rounds)])
-    ]
+def _style(environment: Environment) -> dict[str, str]:
+    """The page's style, and the policy that allows this style and nothing else."""
+    style = environment.get_template("report.css").render()
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return {"style": style, "policy": policy}
 
 
-def format_number(value: float | None, digits: int = 2) -> str:
-    """A number for reading; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return "\N{EN DASH}"
-    text = f"{value:.{digits}f}"
-    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.lstrip("-")
-
-
-def format_interval(estimate: Estimate | None, digits: int = 2) -> str:
-    """The interval of an estimate in words; empty where there is none."""
-    if estimate is None or estimate.low is None or estimate.high is None:
-        return ""
-    return f"{format_number(estimate.low, digits)} to {format_number(estimate.high, digits)}"
-
-
-def format_epsilon(value: float | None, mode: str, prefix: str = "") -> str:
-    """An epsilon; words where there is no bound, or where none was reported."""
-    if mode == "off":
-        return "no privacy"
-    if value is None or not math.isfinite(value):
-        return "not reported"
-    return f"{prefix}{value:.2f}"
-
-
-def _environment() -> Environment:
+@functools.cache
+def _environment(language: str) -> Environment:
     import jinja2
 
+    phrases = Phrases(translations(CATALOGUE, language))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("server"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    environment.policies["ext.i18n.trimmed"] = True
+    environment.install_gettext_translations(phrases.words)  # type: ignore[attr-defined]
     environment.filters.update(
-        number=format_number, interval=format_interval, epsilon=format_epsilon
+        number=phrases.number,
+        bracket=phrases.bracket,
+        epsilon=phrases.epsilon,
+        place=place_in,
     )
     environment.globals.update(
-        LABELS=LABELS, ATTRIBUTES=ATTRIBUTES, STATE_WORDS=STATE_WORDS, exp=math.exp
+        told=phrases.told,
+        attribute_name=phrases.attribute,
+        group_name=phrases.group,
+        names=functools.partial(phrases.groups, most=60),
+        axis_of=axis_of,
+        across=across,
+        contrast_names={m: label for m, label in LABELS.items() if m not in _NOT_COMPARED},
+        plot_size=PLOT_SIZE,
+        fold=FOLD,
+        STATE_WORDS=STATE_WORDS,
+        tags=LANGUAGE_TAGS,
+        languages=LANGUAGES,
     )
     return environment
 
 
-def _truth_curve(truth: Truth | None, place: int) -> list[tuple[int, float]]:
-    rows = truth.curve if truth else ()
-    return [(row[0], value) for row in rows if (value := row[place]) is not None]
-
-
-def _value(group: GroupMetrics, metric: Metric) -> float | None:
-    estimate = group.metrics.get(metric)
-    return estimate.value if estimate else None
-
-
-def _draw_metric(report: RunReport, final: FairnessReport, attribute: str, metric: Metric) -> str:
-    return plot_groups(
-        [_dot(group, metric, report.truth) for group in final.groups(attribute)],
-        name=f"{attribute}-{metric}",
-        label=LABELS[metric],
-        reference=_value(final.overall, metric),
-    )
-
-
-def _dot(group: GroupMetrics, metric: Metric, truth: Truth | None) -> Dot:
-    estimate = group.metrics.get(metric)
-    exact = truth.by_group.get((group.attribute, group.group)) if truth else None
-    return Dot(
-        label=group.group,
-        estimate=estimate,
-        words=STATE_WORDS.get(group.state, STATE_WORDS["too_few"]),
-        truth=exact[_TRUTH_FIELDS[metric]] if exact else None,
-    )
-
-
-def _seen_sites(rounds: Iterable[RoundReport]) -> list[str]:
-    seen: dict[str, None] = {}
-    for entry in rounds:
-        seen.update(dict.fromkeys((*entry.participants, *entry.missing)))
-        seen.update(dict.fromkeys(site for site, _, _ in entry.refusals))
-    return list(seen)
-
-
-def _refusal_codes(site: str, rounds: Iterable[RoundReport]) -> dict[str, int]:
-    codes: dict[str, int] = {}
-    for entry in rounds:
-        for refuser, code, _ in entry.refusals:
-            if refuser == site:
-                codes[code] = codes.get(code, 0) + 1
-    return codes
-
-
 __all__ = [
+    "ATTRIBUTES",
+    "LABELS",
     "NOTICE",
+    "STATE_WORDS",
     "EvaluationReport",
     "RoundReport",
     "RunReport",
     "SitePrivacy",
     "Truth",
+    "attendance",
     "evaluation_report",
+    "format_epsilon",
+    "format_number",
+    "page_name",
     "render_page",
+    "write_pages",
     "write_report",
 ]

@@ -74,7 +74,9 @@ class PlayedEngine(Engine):
 
 def make_hub(folder: Path, *, sites: int, rounds: int) -> Workspace:
     """A coordinator's folder with a run that ended and one under way."""
-    study = new_study("benchmark", instrument="phq9").replace("rounds = 30", f"rounds = {max(rounds, 1)}")
+    study = new_study("benchmark", instrument="phq9").replace(
+        "rounds = 30", f"rounds = {max(rounds, 1)}"
+    )
     hub = create_workspace(
         folder, consortium_toml=study, name="benchmark", hosts=["127.0.0.1"], port=8443
     )
@@ -93,7 +95,7 @@ def make_hub(folder: Path, *, sites: int, rounds: int) -> Workspace:
 def _make_ended(hub: Workspace, rounds: int) -> RunReport:
     names = [entry.id for entry in hub.consortium.config.sites]
     told = [_round(number, names) for number in range(1, rounds + 1)]
-    judged = [_judge(number, names) for number in range(10, rounds + 1, 10)]
+    judged = [_judge(number) for number in range(10, rounds + 1, 10)]
     study = hub.consortium
     plan = study.config.training_plan()
     report = RunReport(
@@ -145,12 +147,14 @@ def _round(number: int, names: list[str]) -> RoundReport:
     return RoundReport(number, 1.2, there, away, (), f"{number:064x}", 0.2)
 
 
-def _judge(number: int, names: list[str]):
+def _judge(number: int):
     better = 1 + np.linspace(0, 0.3, len(SHAPE)) * min(1.0, number / 100)
     cells = [("overall", "all", 20.0), ("sex", "female", 11.0), ("sex", "male", 9.0)]
     cells += [("age_band", "18-39", 8.0), ("age_band", "40-59", 9.0), ("age_band", "60+", 3.0)]
     tallies = [
-        GroupTally(attribute, group, np.append(SHAPE * size * better, [20.0 * size, 1.0, 90.0]), 1.0)
+        GroupTally(
+            attribute, group, np.append(SHAPE * size * better, [20.0 * size, 1.0, 90.0]), 1.0
+        )
         for attribute, group, size in cells
     ]
     return evaluation_report(number, tallies, score_range=RANGE, min_cell=10)
@@ -178,13 +182,12 @@ def _entry(told: RoundReport, report: RunReport) -> ModelEntry:
         network=Network("behaviour_net", "small", "head"), file="x.safetensors",
         file_sha256="0" * 64, weights_digest=told.weights_digest,
         consortium_digest=report.consortium_digest, roster_number=1,
-        sites={name: ((1, told.server_round),) for name in told.participants},
+        sites=dict.fromkeys(told.participants, ((1, told.server_round),)),
         privacy=PrivacyTerms("local", "subject", 1e-3, 3.0, 1.7, 2.9, 1.0, 0.5),
         evaluation=(GroupFigures("overall", "all", "reported", figures),) if is_last else (),
         versions={}, parent=Parent(None, None),
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )  # fmt: skip
-
 
 
 def serve(hub: Workspace, *, engine: Engine | None = None) -> str:
@@ -205,7 +208,9 @@ def serve(hub: Workspace, *, engine: Engine | None = None) -> str:
     listening = place.bind()
     port = listening.getsockname()[1]
     app = serving.make_app(dashboard, serving.Door(place.hosts(port), is_secure=False))
-    threading.Thread(target=serving._run, args=(app, place, listening), daemon=True).start()
+    threading.Thread(
+        target=serving.answer_requests, args=(app, place, listening), daemon=True
+    ).start()
     return place.url(port)
 
 

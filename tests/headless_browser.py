@@ -1,4 +1,4 @@
-"""A real Chromium without a window, spoken to over its own protocol: for pages as people see them."""
+"""A real Chromium without a window: pages as people see them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,8 @@ class Page:
             told = json.loads(self._connection.recv(timeout=30))
             if told.get("id") == number:
                 if "error" in told:
-                    raise RuntimeError(f"{method}: {told['error']['message']}")
+                    msg = f"{method}: {told['error']['message']}"
+                    raise RuntimeError(msg)
                 return told["result"]
             self._note(told)
 
@@ -144,4 +145,5 @@ def _address(profile: Path) -> str:
             if tabs:
                 return str(tabs[0]["webSocketDebuggerUrl"])
         time.sleep(0.1)
-    raise TimeoutError("Expected Chromium to listen, got nothing.")
+    msg = "Expected Chromium to listen, got nothing."
+    raise TimeoutError(msg)

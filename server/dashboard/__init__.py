@@ -1,1 +1,1 @@
-"""The coordinator's dashboard: what ``status``, ``report`` and ``models`` tell, on one live page."""
+"""The coordinator's dashboard: what ``status``, ``report`` and ``models`` tell, live."""

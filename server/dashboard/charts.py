@@ -28,7 +28,7 @@ def draw_auroc(figures: RunFigures) -> Markup | None:
         return None
     lowest = min(CHANCE, *(point.low if point.low is not None else CHANCE for point in known))
     last = max(figures.planned, *(round(point.x) for point in known))
-    return curve(known, Axes(last, math.floor(lowest * 10) / 10, 1.0, digits=1))
+    return curve(known, Axes(last, math.floor(lowest * 10) / 10, 1.0))
 
 
 def draw_participation(figures: RunFigures) -> Markup | None:

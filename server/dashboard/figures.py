@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from server.checkpoints import Checkpoint
     from server.fairness import FairnessReport
 
-CHARGED = ("training", "tallies")
-
 
 @dataclass(frozen=True)
 class RunFigures:
@@ -132,7 +130,12 @@ def _of_checkpoint(run: Run, checkpoint: Checkpoint) -> RunFigures:
         rounds=checkpoint.rounds,
         evaluations=checkpoint.evaluations,
         spent=tuple(
-            SitePrivacy(site, *(_finite(charged.get(name)) for name in CHARGED), took_part[site])
+            SitePrivacy(
+                site,
+                _finite(charged.get("training")),
+                _finite(charged.get("tallies")),
+                took_part[site],
+            )
             for site, charged in sorted(checkpoint.epsilon_by_site.items())
         ),
     )

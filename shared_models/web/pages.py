@@ -38,7 +38,11 @@ LARGEST_FORM_BYTES = 8192
 LANGUAGE_LASTS_S = 365 * 24 * 3600
 REFRESH_S = 5
 REFRESH_WITHOUT_SCRIPT_S = 30
-STATIC = {"dashboard.css": "text/css; charset=utf-8", "dashboard.js": "text/javascript"}
+STATIC = {
+    "dashboard.css": "text/css; charset=utf-8",
+    "dashboard.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ class _Pages(Generic[T]):
         return answer
 
     async def send_file(self, request: Request, name: str) -> Response:
-        """Style or script; the name is looked up in a list of two and never opened as a path."""
+        """Style, script or icon; the name is looked up in a short list and never opened as a path."""
         if name not in STATIC:
             return self._page(request, "missing.html.j2", {}, status=404)
         content = (files(PACKAGE) / "static" / name).read_bytes()
@@ -208,7 +212,9 @@ class _Pages(Generic[T]):
         self._set_cookie(answer, self._session, token, lasts_s=round(LASTS_S))
         return answer
 
-    def _form(self, request: Request, problem: str = "", *, status: int = 200, **more: object) -> Response:
+    def _form(
+        self, request: Request, problem: str = "", *, status: int = 200, **more: object
+    ) -> Response:
         visit = request.cookies.get(self._visit) or new_token()
         proof = self._door.sessions.form_proof(visit)
         context = {"problem": problem, "proof": proof, "wait_s": 0, "fault": "", **more}
@@ -239,6 +245,7 @@ class _Pages(Generic[T]):
         )
         shared = {
             "heading": self._dashboard.heading,
+            "account": f"vultus-{self._dashboard.name}",
             "refresh_s": REFRESH_S,
             "slow_refresh_s": REFRESH_WITHOUT_SCRIPT_S,
         }

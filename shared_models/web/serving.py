@@ -78,12 +78,22 @@ def serve(screen: Screen, dashboard: Dashboard[T], place: Place) -> None:
             screen.warn("other machines can reach it without TLS: anybody on the way reads along.")
         screen.next(f"open {place.url(port)} in a browser on this machine")
         with _stopped_by_signals():
-            _run(app, place, listening)
+            answer_requests(app, place, listening)
     dashboard.snapshot.close()
     screen.say("The dashboard was stopped.")
 
 
-def _run(app: ASGIApp, place: Place, listening: socket.socket) -> None:
+def answer_requests(app: ASGIApp, place: Place, listening: socket.socket) -> None:
+    """Answer until the process is told to end.
+
+    Args:
+        app: From :func:`shared_models.web.pages.make_app`.
+        place: Gives certificate and key.
+        listening: From :meth:`Place.bind`.
+
+    Raises:
+        InputError: If certificate and key cannot be used.
+    """
     import ssl
 
     import uvicorn

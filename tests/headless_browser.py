@@ -91,6 +91,14 @@ class Page:
         time.sleep(0.3)
         self.settle()
 
+    def await_text(self, text: str, *, within_s: float = 30.0) -> None:
+        """Wait until the page says something."""
+        deadline = time.monotonic() + within_s
+        while text not in self.run("document.body.innerText"):
+            if time.monotonic() > deadline:
+                raise TimeoutError(text)
+            time.sleep(0.2)
+
     def picture(self, file: Path, *, whole: bool = True) -> Path:
         """What the page looks like, as a PNG."""
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)

@@ -127,7 +127,7 @@ def _sent(details: Details, say: Say) -> str:
         return say(
             "Told {to} which site this is, with version and public key, for run {run}. Nothing of "
             "any subject."
-        ).format(to=details.get("to"), run=details.get("run_id"))
+        ).format(to=say(str(details.get("to"))), run=details.get("run_id"))
     if kind == "Refusal":
         return _refused(details, say)
     form = _ARRIVALS.get((kind, asked), "{kind} of {numbers} ({size}) for {round}")
@@ -140,7 +140,9 @@ def _sent(details: Details, say: Say) -> str:
         ),
     )
     alone = _alone(details, say) if kind == "MaskedReply" else ""
-    sent = say("Sent {what} to {to}{alone}.").format(what=what, to=details.get("to"), alone=alone)
+    sent = say("Sent {what} to {to}{alone}.").format(
+        what=what, to=say(str(details.get("to"))), alone=alone
+    )
     again = ""
     if details.get("sent_again") is True:
         again = " " + say(
@@ -179,7 +181,10 @@ def _refused(details: Details, say: Say) -> str:
             number=details["server_round"], run=details.get("run_id")
         )
     told = say("Refused {what}{place} and told {to}: {message}.").format(
-        what=say(wanted), place=place, to=details.get("to"), message=details.get("message")
+        what=say(wanted),
+        place=place,
+        to=say(str(details.get("to"))),
+        message=details.get("message"),
     )
     kept = details.get("kept_here")
     return told + (" " + say("(Not told: {kept})").format(kept=kept) if kept else "")

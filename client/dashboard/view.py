@@ -6,6 +6,7 @@ Each part is read by itself: a broken file of one takes nothing from the others.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from client.approval.question import Topic
@@ -19,9 +20,14 @@ from client.records.check import AuditReport, check_records
 from client.site import Site, open_site
 from client.storage.folder import NAMES_KEY
 from client.storage.stored_recording import StoredRecording
+from privacy.keys import KeyFileError
+from privacy.ledger import LedgerError
+from privacy.vault import VaultError
 from shared_models.web.findings import Finding, look_at
 
 MOST_RECORDINGS = 500
+
+_look_at = partial(look_at, known=(KeyFileError, LedgerError, VaultError))
 
 
 @dataclass(frozen=True)
@@ -118,16 +124,16 @@ class SiteReader:
 
     def look(self) -> Finding[SiteParts]:
         """The folder as it is now."""
-        return look_at("the site", self._read)
+        return _look_at("the site", self._read)
 
     def _read(self) -> SiteParts:
         site = open_site(self.folder)
         return SiteParts(
             site,
-            recordings=look_at("the recordings", lambda: _read_recordings(site)),
-            budget=look_at("the privacy ledger", lambda: read_budget(site)),
-            audit=look_at("the audit log", lambda: check_records(site, verify=True)),
-            approvals=look_at("the approvals", lambda: _read_approvals(site)),
+            recordings=_look_at("the recordings", lambda: _read_recordings(site)),
+            budget=_look_at("the privacy ledger", lambda: read_budget(site)),
+            audit=_look_at("the audit log", lambda: check_records(site, verify=True)),
+            approvals=_look_at("the approvals", lambda: _read_approvals(site)),
         )
 
 

@@ -135,8 +135,11 @@ class HubReader:
     _figures: dict[Path, Remembered[RunFigures | None]] = field(default_factory=dict, init=False)
     _models: Remembered[Models] | None = field(default=None, init=False)
 
-    def look(self) -> HubView:
+    def look(self) -> Finding[HubView]:
         """The folder as it is now."""
+        return look_at("the coordinator's folder", self._read)
+
+    def _read(self) -> HubView:
         workspace = open_workspace(self.folder)
         sites = look_at("the study's sites", lambda: self._read_sites(workspace))
         is_up = sites.value.is_up if sites.value else False

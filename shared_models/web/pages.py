@@ -185,7 +185,7 @@ class _Pages(Generic[T]):
         return answer
 
     async def send_file(self, request: Request, name: str) -> Response:
-        """Style, script or icon; the name is looked up in a short list and never opened as a path."""
+        """Style, script or icon; a name outside the short list is never looked for on the disk."""
         if name not in STATIC:
             return self._page(request, "missing.html.j2", {}, status=404)
         content = (files(PACKAGE) / "static" / name).read_bytes()

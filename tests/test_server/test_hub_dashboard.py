@@ -28,6 +28,7 @@ from server.roster import _pem, add_site
 from server.run_folder import hold_run, mark_stopped
 from server.runs import Life, Run
 from server.workspace import Workspace
+from shared_models.web.findings import Finding
 from shared_models.web.pages import Dashboard
 from shared_models.web.rendering import render
 from shared_models.web.snapshot import Snapshot
@@ -74,11 +75,16 @@ def hub(peopled: Workspace, tmp_path: Path) -> Workspace:
     return copy_hub(peopled, tmp_path / "hub-医院-😀")
 
 
-def look(hub: Workspace, engine: PlayedEngine | None = None) -> HubView:
+def look(hub: Workspace, engine: PlayedEngine | None = None) -> Finding[HubView]:
     return HubReader(hub.folder, engine or AnsweringEngine(hub)).look()
 
 
-def text_of(view: HubView, language: str = "en") -> str:
+def seen(found: Finding[HubView]) -> HubView:
+    assert found.value is not None, found.fault
+    return found.value
+
+
+def text_of(view: Finding[HubView], language: str = "en") -> str:
     """What a reader sees of a page, in one line."""
     page = render(
         "server.dashboard", language, "fragment.html.j2",
@@ -125,8 +131,10 @@ def test_a_completed_run_shows_its_figures_and_model(hub: Workspace) -> None:
 
 def test_a_withheld_group_shows_no_figure(hub: Workspace) -> None:
     view = look(hub)
-    assert view.figures.value is not None
-    states = {g.group: g.state for g in view.figures.value.fairness.by_group}  # type: ignore[union-attr]
+    figures = seen(view).figures.value
+    assert figures is not None
+    assert figures.fairness is not None
+    states = {group.group: group.state for group in figures.fairness.by_group}
     assert states["male"] == "suppressed"
     assert "male withheld" in text_of(view)
     assert "男 不予公布" in text_of(view, "zh")
@@ -182,6 +190,7 @@ def test_a_stopped_run_is_told_as_stopped(hub: Workspace) -> None:
         ("runs/run-0001/report.json", "The figures of the run cannot be shown.", "Sites online"),
         ("models/journal.jsonl", "The models cannot be shown.", "Round 3 of 3"),
         ("models/entries/0002.json", "The models cannot be shown.", "Round 3 of 3"),
+        ("coordinator.toml", "The coordinator's folder cannot be opened.", "trial"),
         ("consortium.toml", "The sites cannot be shown.", "Round 3 of 3"),
         ("runs/roster.json", "The sites cannot be shown.", "Round 3 of 3"),
     ],
@@ -209,9 +218,9 @@ def test_looking_at_a_hub_behind_a_proxy_makes_no_engine(hub: Workspace) -> None
     settings = hub.folder / "coordinator.toml"
     settings.write_text(settings.read_text().replace('proxy = "none"', 'proxy = "nginx"'))
     before = tree_of(hub.folder)
-    view = HubReader(hub.folder).look()
-    assert view.sites.value is not None
-    assert not view.sites.value.is_up
+    sites = seen(HubReader(hub.folder).look()).sites.value
+    assert sites is not None
+    assert not sites.is_up
     assert tree_of(hub.folder) == before
 
 

@@ -25,12 +25,14 @@ PASSWORD = "correct horse battery"
 CHEAP = Cost(n=1 << 10)
 HOST = "127.0.0.1:8450"
 SECRET = "the-figures-of-north"
-EMPTY = HubView(
-    Finding(Sites(is_up=True, lines=())),
-    Finding(None),
-    Finding(None),
-    Finding(()),
-    Finding(Models(None, (), 0, None, ())),
+EMPTY = Finding(
+    HubView(
+        Finding(Sites(is_up=True, lines=())),
+        Finding(None),
+        Finding(None),
+        Finding(()),
+        Finding(Models(None, (), 0, None, ())),
+    )
 )
 
 
@@ -50,7 +52,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def dashboard(tmp_path: Path) -> Dashboard[HubView]:
+def dashboard(tmp_path: Path) -> Dashboard[Finding[HubView]]:
     file = tmp_path / "dashboard.json"
     set_password(file, PASSWORD, cost=CHEAP)
     snapshot = Snapshot(lambda: EMPTY)
@@ -63,12 +65,12 @@ def door(clock: Clock) -> Door:
 
 
 @pytest.fixture
-def browser(dashboard: Dashboard[HubView], door: Door) -> Iterator[Client]:
+def browser(dashboard: Dashboard[Finding[HubView]], door: Door) -> Iterator[Client]:
     with browse(dashboard, door) as client:
         yield client
 
 
-def browse(dashboard: Dashboard[HubView], door: Door) -> Client:
+def browse(dashboard: Dashboard[Finding[HubView]], door: Door) -> Client:
     app = make_app(dashboard, door)
     scheme = "https" if door.is_secure else "http"
     return page_client(app, f"{scheme}://{HOST}")
@@ -107,7 +109,7 @@ def test_the_password_opens_the_page_and_its_cookie_is_closed(browser: Client) -
 
 
 def test_over_tls_the_cookie_is_bound_to_host_and_tls(
-    dashboard: Dashboard[HubView], clock: Clock
+    dashboard: Dashboard[Finding[HubView]], clock: Clock
 ) -> None:
     door = Door((HOST,), is_secure=True, sessions=Sessions(clock))
     with browse(dashboard, door) as client:
@@ -134,7 +136,7 @@ def test_a_form_that_is_not_ours_is_refused(browser: Client, proof: str) -> None
 
 
 def test_a_proof_belongs_to_one_visitor(
-    dashboard: Dashboard[HubView], door: Door, browser: Client
+    dashboard: Dashboard[Finding[HubView]], door: Door, browser: Client
 ) -> None:
     with browse(dashboard, door) as other:
         stolen = proof_of(other)
@@ -169,7 +171,7 @@ def test_another_host_gets_nothing(browser: Client, host: str) -> None:
 
 
 def test_without_the_guard_a_rebound_name_would_be_answered(
-    dashboard: Dashboard[HubView], door: Door, monkeypatch: pytest.MonkeyPatch
+    dashboard: Dashboard[Finding[HubView]], door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pages, "Guard", lambda app, hosts: app)
     with browse(dashboard, door) as client:
@@ -220,7 +222,9 @@ def test_no_path_leads_to_a_file(browser: Client, path: str) -> None:
     assert "root:" not in answer.text
 
 
-def test_only_signing_in_and_out_can_be_posted(dashboard: Dashboard[HubView], door: Door) -> None:
+def test_only_signing_in_and_out_can_be_posted(
+    dashboard: Dashboard[Finding[HubView]], door: Door
+) -> None:
     app = make_app(dashboard, door)._app  # type: ignore[attr-defined]
     ways = {(method, route.path) for route in app.routes for method in route.methods}
     assert {path for method, path in ways if method not in {"GET", "HEAD"}} == {"/login", "/logout"}
@@ -253,7 +257,7 @@ def test_the_wait_doubles_up_to_five_minutes_and_is_forgiven(clock: Clock) -> No
 
 
 def test_a_session_ends_after_a_shift_with_a_new_password_and_by_signing_out(
-    browser: Client, dashboard: Dashboard[HubView], clock: Clock
+    browser: Client, dashboard: Dashboard[Finding[HubView]], clock: Clock
 ) -> None:
     sign_in(browser)
     clock.now += LASTS_S + 1
@@ -275,7 +279,7 @@ def test_a_form_that_is_too_large_is_not_read(browser: Client) -> None:
 
 
 def test_a_password_file_that_is_gone_lets_nobody_in(
-    browser: Client, dashboard: Dashboard[HubView]
+    browser: Client, dashboard: Dashboard[Finding[HubView]]
 ) -> None:
     sign_in(browser)
     dashboard.password_file.unlink()
@@ -285,8 +289,10 @@ def test_a_password_file_that_is_gone_lets_nobody_in(
     assert "--set-password" in answer.text
 
 
-def test_something_unexpected_shows_no_detail(dashboard: Dashboard[HubView], door: Door) -> None:
-    def fail() -> HubView:
+def test_something_unexpected_shows_no_detail(
+    dashboard: Dashboard[Finding[HubView]], door: Door
+) -> None:
+    def fail() -> Finding[HubView]:
         message = "a detail of the inside"
         raise AssertionError(message)
 

@@ -20,12 +20,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric import ec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from headless_browser import DESKTOP, Page, find_browser, open_browser
 
-from privacy.keys import create_identity_key
+from privacy.keys import public_line
 from server.checkpoints import Checkpoint
 from server.control import Engine, Node
 from server.dashboard.charts import FUNCTIONS
@@ -35,11 +36,12 @@ from server.models.entries import Figure, GroupFigures, ModelEntry, Network, Par
 from server.models.registration import registry_folder
 from server.models.registry import RegistryWriter, locked
 from server.progress import Progress, write_progress
-from server.roster import add_site
+from server.roster import _pem
 from server.runs import Life, Run
 from server.signing import open_signing_key
 from server.study_file import new_study
-from server.workspace import Workspace, create_workspace
+from server.workspace import SETTINGS_FILE, Workspace, create_workspace, open_workspace
+from shared_models.roster import Roster, SiteEntry, keep_roster, sign_roster
 from shared_models.tallies import GroupTally
 from shared_models.web import serving
 from shared_models.web.pages import Dashboard
@@ -64,8 +66,6 @@ class PlayedEngine(Engine):
         self._keys = [entry.public_key for entry in workspace.consortium.config.sites]
 
     def nodes(self) -> list[Node]:
-        from server.roster import _pem
-
         return [
             Node(number, _pem(key), "offline" if number % 10 == 9 else "online", 3.0 + number)
             for number, key in enumerate(self._keys)
@@ -80,16 +80,23 @@ def make_hub(folder: Path, *, sites: int, rounds: int) -> Workspace:
     hub = create_workspace(
         folder, consortium_toml=study, name="benchmark", hosts=["127.0.0.1"], port=8443
     )
-    for number in range(sites):
-        public = folder / "keys.tmp" / f"{number}.pub"
-        public.parent.mkdir(mode=0o700, exist_ok=True)
-        create_identity_key(public.with_suffix(".key"), public)
-        add_site(hub, f"site-{number:03d}", key_file=public, weight=100)
+    _admit(hub, sites)
     if rounds:
         ended = _make_ended(hub, rounds)
         _register(hub, ended)
         _make_running(hub, ended)
     return hub
+
+
+def _admit(hub: Workspace, sites: int) -> None:
+    """All sites in one roster; the command would write every kit anew for each."""
+    entries = []
+    for number in range(sites):
+        key = public_line(ec.generate_private_key(ec.SECP384R1()))
+        entries.append(SiteEntry(f"site-{number:03d}", 100, key))
+    roster = Roster(1, hub.consortium.digest, tuple(entries), hub.trusted_authorities)
+    signed = sign_roster(roster, open_signing_key(hub.runs, hub.consortium))
+    keep_roster(hub.roster_file, signed, mode=0o644)
 
 
 def _make_ended(hub: Workspace, rounds: int) -> RunReport:
@@ -216,6 +223,11 @@ def serve(hub: Workspace, *, engine: Engine | None = None) -> str:
 
 def measure(page: Page, url: str, *, repeat: int) -> list[float]:
     """Seconds from asking for the page to its first contentful paint."""
+    page.size(*DESKTOP)
+    page.open(url)
+    page.sign_in(PASSWORD)
+    if page.run("location.pathname") != "/":
+        sys.exit(f"Expected to be signed in, got: {page.run('document.body.innerText')}")
     found = []
     for _ in range(repeat):
         page.open(url)
@@ -229,33 +241,31 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=10)
-    parser.add_argument("--keep", type=Path, help="keep the folder, and a picture beside it")
+    parser.add_argument("--keep", type=Path, help="keep the folders there, or use those that are")
     options = parser.parse_args()
     program = find_browser()
     if program is None:
         sys.exit("Expected Chromium on this machine, got none.")
-    with tempfile.TemporaryDirectory() as temporary, open_browser(program) as page:
+    cases = (("small", 1, 0), ("large", options.sites, options.rounds))
+    with tempfile.TemporaryDirectory() as temporary:
         root = options.keep or Path(temporary)
-        for name, sites, rounds in (
-            ("small", 1, 0),
-            ("large", options.sites, options.rounds),
-        ):
-            hub = make_hub(root / name, sites=sites, rounds=rounds)
+        for name, sites, rounds in cases:
+            folder = root / name
+            is_kept = (folder / SETTINGS_FILE).exists()
+            hub = (
+                open_workspace(folder) if is_kept else make_hub(folder, sites=sites, rounds=rounds)
+            )
             url = serve(hub, engine=PlayedEngine(hub))
-            page.size(*DESKTOP)
-            page.open(url)
-            page.sign_in(PASSWORD)
-            if page.run("location.pathname") != "/":
-                sys.exit(f"Expected to be signed in, got: {page.run('document.body.innerText')}")
-            painted = measure(page, url, repeat=options.repeat)
-            size = page.run("document.documentElement.outerHTML.length")
+            with open_browser(program) as page:
+                painted = measure(page, url, repeat=options.repeat)
+                size = page.run("document.documentElement.outerHTML.length")
+                if options.keep:
+                    page.picture(root / f"{name}.png")
             print(
                 f"{name}: {sites} sites, {rounds} rounds, page of {size / 1000:.0f} kB: first "
                 f"paint median {statistics.median(painted):.3f} s, slowest {max(painted):.3f} s "
                 f"(budget {BUDGET_S:g} s)"
             )
-            if options.keep:
-                page.picture(root / f"{name}.png")
 
 
 if __name__ == "__main__":

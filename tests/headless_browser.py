@@ -42,7 +42,7 @@ class Page:
         number = next(self._numbers)
         self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
         while True:
-            told = json.loads(self._connection.recv(timeout=30))
+            told = json.loads(self._connection.recv(timeout=120))
             if told.get("id") == number:
                 if "error" in told:
                     msg = f"{method}: {told['error']['message']}"
@@ -131,7 +131,9 @@ def open_browser(program: str) -> Iterator[Page]:
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            with connect(_address(Path(profile)), max_size=None) as connection:
+            address = _address(Path(profile))
+            # A busy machine may be late with its signs of life.
+            with connect(address, max_size=None, ping_interval=None) as connection:
                 yield Page(connection)
         finally:
             process.terminate()

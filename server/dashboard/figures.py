@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,14 +65,18 @@ class RunFigures:
         """Figures of the last judgement."""
         return self.latest.fairness if self.latest else None
 
-    @property
+    @cached_property
     def took_part(self) -> Counter[str]:
         """Rounds by site."""
         return Counter(site for entry in self.rounds for site in entry.participants)
 
     def site(self, site_id: str) -> SitePrivacy | None:
         """What one site has spent; None if it reported nothing."""
-        return next((one for one in self.spent if one.site_id == site_id), None)
+        return self._spent_by_site.get(site_id)
+
+    @cached_property
+    def _spent_by_site(self) -> dict[str, SitePrivacy]:
+        return {one.site_id: one for one in self.spent}
 
 
 def figure_files(run: Run) -> list[Path]:

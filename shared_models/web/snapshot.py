@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 0.4
+PATIENCE_S = 0.2
 """A page waits this long for newer figures, then it shows those that are there, with their time."""
 LARGEST_SHARE = 10
 """Collecting takes at most a tenth of the time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,8 +99,9 @@ def choose_place(place: Place, *, without_tls: bool) -> Place:
     if (place.certificate is None) != (place.key is None):
         msg = "Expected --tls-certificate and --tls-key together, got one of them."
         raise InputError(msg)
-    if place.key is not None:
+    if place.certificate is not None and place.key is not None:
         _check_key(place.key)
+        _check_pair(place.certificate, place.key)
     if place.is_open and not place.is_secure and not without_tls:
         msg = (
             f"Expected a dashboard that this machine alone can reach, got --host {place.host}: the "
@@ -126,6 +128,19 @@ def is_loopback(host: str) -> bool:
 
 def _is_wildcard(host: str) -> bool:
     return host in {"0.0.0.0", "::", ""}  # noqa: S104 - compared with, not listened on
+
+
+def _check_pair(certificate: Path, key: Path) -> None:
+    try:
+        # Without a word for it, a key that is encrypted would be asked for on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        msg = (
+            f"Expected a certificate in {certificate} and its key, unencrypted, in {key}, both as "
+            f"PEM, got: {reason}."
+        )
+        raise InputError(msg) from error
 
 
 def _check_key(key: Path) -> None:

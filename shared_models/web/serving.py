@@ -66,7 +66,7 @@ def serve(screen: Screen, dashboard: Dashboard[T], place: Place) -> None:
     """Answer browsers until Ctrl-C or SIGTERM.
 
     Raises:
-        InputError: If the port is taken, or certificate and key cannot be used.
+        InputError: If the port is taken.
     """
     with place.bind() as listening:
         port = int(listening.getsockname()[1])
@@ -90,12 +90,7 @@ def answer_requests(app: ASGIApp, place: Place, listening: socket.socket) -> Non
         app: From :func:`shared_models.web.pages.make_app`.
         place: Gives certificate and key.
         listening: From :meth:`Place.bind`.
-
-    Raises:
-        InputError: If certificate and key cannot be used.
     """
-    import ssl
-
     import uvicorn
 
     config = uvicorn.Config(
@@ -112,14 +107,6 @@ def answer_requests(app: ASGIApp, place: Place, listening: socket.socket) -> Non
         ssl_certfile=place.certificate,
         ssl_keyfile=place.key,
     )
-    try:
-        config.load()
-    except (ssl.SSLError, OSError) as error:
-        msg = (
-            f"Expected a certificate in {place.certificate} and its key in {place.key}, PEM, got: "
-            f"{error.strerror or error}."
-        )
-        raise InputError(msg) from error
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -252,6 +252,7 @@ def test_in_a_real_browser_the_page_lives_fits_a_phone_and_asks_nobody_else(talk
     if program is None:
         pytest.skip("no Chromium on this machine")
     file = cheap_password(talker.paths.keys / "dashboard.json")
+    note_refusal(talker.paths.state, AuditLog(talker.paths.audit), b"a bundle of nobody")
     snapshot = Snapshot(SiteReader(talker.folder).look, every_s=0.1)
     board = Dashboard("site", talker.id, PACKAGE, file, snapshot, FUNCTIONS)
     with served(board) as url, open_browser(program) as page:
@@ -264,6 +265,7 @@ def test_in_a_real_browser_the_page_lives_fits_a_phone_and_asks_nobody_else(talk
         page.await_text("Withdrew the approval of site south.")
         assert page.run("document.getElementById('releases').open"), "what was opened stays open"
         page.size(*PHONE)
+        page.run("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert page.run("document.documentElement.scrollWidth") <= PHONE[0]
         page.open(f"{url}language/zh")
         assert "外发内容及其他事件" in page.run("document.body.innerText")

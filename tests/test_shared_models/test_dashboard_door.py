@@ -3,6 +3,7 @@
 import hashlib
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from page_client import page_client
 
 from server.dashboard.charts import FUNCTIONS
 from server.dashboard.view import HubView, Models, Sites
+from server.pki import CertificateAuthority
 from shared_models.console import InputError
 from shared_models.web import guard, pages
 from shared_models.web.findings import Finding
@@ -361,27 +363,43 @@ def test_a_password_file_that_cannot_be_trusted_is_refused(
         read_password(file)
 
 
-def test_other_machines_need_tls_or_a_word(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    for file in (key, certificate):
-        file.write_bytes(b"")
-        file.chmod(0o600)
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate and its key."""
+    folder = tmp_path_factory.mktemp("pki")
+    issued = CertificateAuthority.create(folder, name="hub").issue_server(["hub.example.org"])
+    return issued.certificate, issued.key
+
+
+def test_other_machines_need_tls_or_a_word(pair: tuple[Path, Path]) -> None:
     open_place = Place("192.0.2.7", 8450)
     with pytest.raises(InputError, match="--tls-certificate"):
         choose_place(open_place, without_tls=False)
     assert choose_place(open_place, without_tls=True).is_open
-    with pytest.raises(InputError, match="together"):
-        choose_place(Place("127.0.0.1", 8450, certificate), without_tls=False)
+    assert choose_place(replace(open_place, certificate=pair[0], key=pair[1]), without_tls=False)
+
+
+def test_everywhere_needs_a_name_that_browsers_use(pair: tuple[Path, Path]) -> None:
+    everywhere = Place("0.0.0.0", 443, *pair)
     with pytest.raises(InputError, match="--name"):
-        choose_place(Place("0.0.0.0", 8450, certificate, key), without_tls=False)
-    named = Place("0.0.0.0", 443, certificate, key, ("Hub.example.org",))
-    assert choose_place(named, without_tls=False).hosts(443)[-2:] == (
-        "hub.example.org:443",
-        "hub.example.org",
-    )
-    key.chmod(0o640)
-    with pytest.raises(InputError, match="closed to other accounts"):
-        choose_place(named, without_tls=False)
+        choose_place(everywhere, without_tls=False)
+    named = choose_place(replace(everywhere, names=("Hub.example.org",)), without_tls=False)
+    assert named.hosts(443)[-2:] == ("hub.example.org:443", "hub.example.org")
+    assert "0.0.0.0:443" not in named.hosts(443)
+
+
+def test_a_pair_that_cannot_be_used_is_refused_before_anything_listens(
+    pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    certificate, key = pair
+    for wrong, words in (
+        ((certificate, None), "together"),
+        ((key, key), "unencrypted"),
+        ((certificate, tmp_path / "none.pem"), "none.pem"),
+        ((certificate, certificate.parent / "ca.crt"), "closed to other accounts"),
+    ):
+        with pytest.raises(InputError, match=words):
+            choose_place(Place("127.0.0.1", 8450, *wrong), without_tls=False)
 
 
 def test_a_loopback_place_answers_to_its_own_names_alone() -> None:

@@ -284,5 +284,5 @@ async def _read_form(request: Request) -> dict[str, str]:
         content += part
         if len(content) > LARGEST_FORM_BYTES:
             return {}
-    fields = parse_qs(content.decode("utf-8", "replace"), max_num_fields=None)
+    fields = parse_qs(content.decode("utf-8", "replace"))
     return {name: values[0] for name, values in fields.items()}

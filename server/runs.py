@@ -310,10 +310,13 @@ def find_run(workspace: Workspace, name: str | None) -> Run:
 
 def latest_run(workspace: Workspace) -> Run | None:
     """The run that was started last, or None."""
-    for folder in reversed(_folders(workspace.runs)):
-        if run := _read_run(folder):
-            return run
-    return None
+    runs = all_runs(workspace)
+    return runs[-1] if runs else None
+
+
+def all_runs(workspace: Workspace) -> list[Run]:
+    """Every run, oldest first."""
+    return [run for folder in _folders(workspace.runs) if (run := _read_run(folder))]
 
 
 def _refuse_second(workspace: Workspace) -> None:

@@ -39,7 +39,14 @@ class Waiting:
 
 
 def find_waiting(site: Site) -> list[Waiting]:
-    """All that waits, bundles first."""
+    """All that waits, bundles first; refused bundles that were approved since are forgotten."""
+    for digest in set(approved_bundles(site)) & set(pending_bundles(site.paths.state)):
+        forget_pending(site.paths.state, digest)
+    return list_waiting(site)
+
+
+def list_waiting(site: Site) -> list[Waiting]:
+    """All that waits, bundles first; only looks."""
     return [*_find_bundles(site), *_find_members(site)]
 
 
@@ -54,7 +61,6 @@ def _find_bundles(site: Site) -> Iterator[Waiting]:
     address = coordinator.address if coordinator else None
     for digest, view in views.items():
         if digest in approved:
-            forget_pending(site.paths.state, digest)
             continue
         fault = f"Bundle {digest} cannot be approved: {'; '.join(view.faults)}."
         yield Waiting(

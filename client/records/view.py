@@ -18,6 +18,8 @@ from privacy.audit import AuditEntry
 from shared_models.console import Screen
 
 Details = Mapping[str, object]
+Say = Callable[[str], str]
+"""Gives a sentence in the reader's language; its fields are filled in afterwards."""
 
 _ARRIVALS = {
     ("ModelUpdate", "train"): "one noised model update of {numbers} ({size}) for {round}",
@@ -65,10 +67,20 @@ def to_json(report: AuditReport, *, limit: int) -> dict[str, object]:
     }
 
 
-def describe(entry: AuditEntry) -> str:
-    """One entry of the log as a sentence."""
+def in_english(sentence: str) -> str:
+    """The sentence as it is."""
+    return sentence
+
+
+def describe(entry: AuditEntry, say: Say = in_english) -> str:
+    """One entry of the log as a sentence.
+
+    Args:
+        entry: The entry.
+        say: Gives each sentence in the reader's language.
+    """
     tell = _SENTENCES.get(entry.event)
-    text = _list(entry.event, entry.details) if tell is None else tell(entry.details)
+    text = _list(entry.event, entry.details) if tell is None else tell(entry.details, say)
     # Some words come from the coordinator: they must not steer the terminal.
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
@@ -109,57 +121,83 @@ def _list(event: str, details: Details) -> str:
     return f"{event.replace('_', ' ')}: {told}" if told else event.replace("_", " ")
 
 
-def _sent(details: Details) -> str:
+def _sent(details: Details, say: Say) -> str:
     kind, asked = str(details.get("kind")), str(details.get("asked"))
     if kind == "SiteHello":
-        return (
-            f"Told {details.get('to')} which site this is, with version and public key, for run "
-            f"{details.get('run_id')}. Nothing of any subject."
-        )
+        return say(
+            "Told {to} which site this is, with version and public key, for run {run}. Nothing of "
+            "any subject."
+        ).format(to=say(str(details.get("to"))), run=details.get("run_id"))
     if kind == "Refusal":
-        return _refused(details)
-    form = _ARRIVALS.get((kind, asked), f"{kind} of {{numbers}} ({{size}}) for {{round}}")
-    what = form.format(
-        numbers=f"{details.get('numbers')} numbers",
-        size=f"{details.get('bytes')} bytes",
-        round=f"round {details.get('server_round')} of run {details.get('run_id')}",
+        return _refused(details, say)
+    form = _ARRIVALS.get((kind, asked), "{kind} of {numbers} ({size}) for {round}")
+    what = say(form).format(
+        kind=kind,
+        numbers=say("{count} numbers").format(count=details.get("numbers")),
+        size=say("{count} bytes").format(count=details.get("bytes")),
+        round=say("round {number} of run {run}").format(
+            number=details.get("server_round"), run=details.get("run_id")
+        ),
     )
-    alone = _alone(details) if kind == "MaskedReply" else ""
+    alone = _alone(details, say) if kind == "MaskedReply" else ""
+    sent = say("Sent {what} to {to}{alone}.").format(
+        what=what, to=say(str(details.get("to"))), alone=alone
+    )
     again = ""
     if details.get("sent_again") is True:
-        again = (
-            f" Sent again: the same bytes as in entry {details.get('first_entry')}, which nobody "
-            "learns more from, and nothing more was spent."
-        )
-    return f"Sent {what} to {details.get('to')}{alone}. {_cost(details)}{again}"
+        again = " " + say(
+            "Sent again: the same bytes as in entry {entry}, which nobody learns more from, and "
+            "nothing more was spent."
+        ).format(entry=details.get("first_entry"))
+    return f"{sent} {_cost(details, say)}{again}"
 
 
-def _alone(details: Details) -> str:
+def _alone(details: Details, say: Say) -> str:
     sites = details.get("sites_in_sum")
-    others = f"the {sites - 1} other sites" if isinstance(sites, int) else "the other sites"
-    return f"; without {others} it is noise"
+    if isinstance(sites, int):
+        return say("; without the {count} other sites it is noise").format(count=sites - 1)
+    return say("; without the other sites it is noise")
 
 
-def _cost(details: Details) -> str:
+def _cost(details: Details, say: Say) -> str:
     if details.get("ledger_row") is None:
-        return "It had NO noise: the study gives no privacy, and this site's policy allowed that."
-    text = (
-        f"Privacy spent so far on anyone in it: epsilon {_number(details, 'epsilon_spent')}; left: "
-        f"{_number(details, 'epsilon_left')}"
+        return say(
+            "It had NO noise: the study gives no privacy, and this site's policy allowed that."
+        )
+    text = say("Privacy spent so far on anyone in it: epsilon {spent}; left: {left}").format(
+        spent=_number(details, "epsilon_spent"), left=_number(details, "epsilon_left")
     )
     if "epsilon_left_this_year" in details:
-        text += f", this year {_number(details, 'epsilon_left_this_year')}"
-    return f"{text}."
+        left = _number(details, "epsilon_left_this_year")
+        text += say(", this year {left}").format(left=left)
+    return text + say(".")
 
 
-def _refused(details: Details) -> str:
-    wanted = {"train": "training", "evaluate": "an evaluation", "hello": "a greeting"}
-    asked = wanted.get(str(details.get("asked")), "a request")
+def _refused(details: Details, say: Say) -> str:
+    wanted = _WANTED.get(str(details.get("asked")), "a request")
     place = ""
     if "server_round" in details:
-        place = f" in round {details['server_round']} of run {details.get('run_id')}"
-    kept = f" (Not told: {details['kept_here']})" if details.get("kept_here") else ""
-    return f"Refused {asked}{place} and told {details.get('to')}: {details.get('message')}.{kept}"
+        place = say(" in round {number} of run {run}").format(
+            number=details["server_round"], run=details.get("run_id")
+        )
+    told = say("Refused {what}{place} and told {to}: {message}.").format(
+        what=say(wanted),
+        place=place,
+        to=say(str(details.get("to"))),
+        message=details.get("message"),
+    )
+    kept = details.get("kept_here")
+    return told + (" " + say("(Not told: {kept})").format(kept=kept) if kept else "")
+
+
+def _approved(details: Details, say: Say) -> str:
+    if "member" in details:
+        return say("Approved the site {site} with key {key}.").format(
+            site=details.get("member"), key=details.get("key")
+        )
+    return say("Approved the program bundle {bundle} for the study {study}.").format(
+        bundle=str(details.get("bundle"))[:12], study=str(details.get("consortium"))[:12]
+    )
 
 
 def _number(details: Details, name: str) -> str:
@@ -167,34 +205,30 @@ def _number(details: Details, name: str) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else str(value)
 
 
-_SENTENCES: dict[str, Callable[[Details], str]] = {
+_WANTED = {"train": "training", "evaluate": "an evaluation", "hello": "a greeting"}
+
+_SENTENCES: dict[str, Callable[[Details, Say], str]] = {
     SENT: _sent,
-    STOPPED: lambda told: (
-        f"Stopped before it left: a message ({told.get('kind')}) that is not on the list of what "
-        f"may leave. {told.get('faults')}."
+    STOPPED: lambda told, say: say(
+        "Stopped before it left: a message ({kind}) that is not on the list of what may leave. "
+        "{faults}."
+    ).format(kind=told.get("kind"), faults=told.get("faults")),
+    REFUSED_EVENT: lambda told, say: say(
+        "Refused to run the coordinator's program bundle {bundle}: this site has not approved it."
+    ).format(bundle=str(told.get("sha256"))[:12]),
+    KEY_RENEWED: lambda told, say: say(
+        "This site's key was renewed: from now on it signs with {new} in place of {old}."
+    ).format(new=told.get("new"), old=told.get("old")),
+    APPROVED: _approved,
+    WITHDRAWN: lambda told, say: say("Withdrew the approval of {what}.").format(
+        what=told.get("what")
     ),
-    REFUSED_EVENT: lambda told: (
-        f"Refused to run the coordinator's program bundle {str(told.get('sha256'))[:12]}: this "
-        "site has not approved it."
-    ),
-    KEY_RENEWED: lambda told: (
-        f"This site's key was renewed: from now on it signs with {told.get('new')} in place of "
-        f"{told.get('old')}."
-    ),
-    APPROVED: lambda told: (
-        f"Approved the site {told.get('member')} with key {told.get('key')}."
-        if "member" in told
-        else f"Approved the program bundle {str(told.get('bundle'))[:12]} for the study "
-        f"{str(told.get('consortium'))[:12]}."
-    ),
-    WITHDRAWN: lambda told: f"Withdrew the approval of {told.get('what')}.",
-    EXCLUDED: lambda told: (
-        f"A subject was excluded for good: number {told.get('exclusions')} on the list of "
-        "forgotten subjects."
-    ),
-    ERASED: lambda told: (
-        f"Stored files of a forgotten subject were destroyed: {told.get('files')} files, "
-        f"certificate {told.get('certificate')}."
-    ),
-    "torn_line_closed": lambda _told: "A crash had cut off an entry; it was closed.",
+    EXCLUDED: lambda told, say: say(
+        "A subject was excluded for good: number {number} on the list of forgotten subjects."
+    ).format(number=told.get("exclusions")),
+    ERASED: lambda told, say: say(
+        "Stored files of a forgotten subject were destroyed: {files} files, certificate "
+        "{certificate}."
+    ).format(files=told.get("files"), certificate=told.get("certificate")),
+    "torn_line_closed": lambda _told, say: say("A crash had cut off an entry; it was closed."),
 }

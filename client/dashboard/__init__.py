@@ -1,0 +1,1 @@
+"""The site's dashboard: what ``inspect``, ``budget``, ``audit`` and ``approve`` tell, live."""

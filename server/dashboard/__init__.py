@@ -1,0 +1,1 @@
+"""The coordinator's dashboard: what ``status``, ``report`` and ``models`` tell, live."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from server.calibration import WIDEST_SLOPE
 from server.groups import METRICS, Cell, GroupMetrics, Metric, measure
 from server.intervals import WIDEST_INTERVAL, Estimate, judge_width
 from shared_models.tallies import GroupTally
@@ -20,6 +21,7 @@ ContrastName = Literal[Metric, "equalized_odds"]
 
 _ALPHA = 0.05
 _IN_POINTS = frozenset({"mae", "rmse", "bias"})
+_HAVE_SIGN = frozenset({"bias", "calibration_slope"})
 _SIGNED = Estimate(None, None, None, "no ratio: the figure has a sign")
 
 
@@ -104,14 +106,15 @@ def _contrast(
         ]
 
     ranked = sorted(groups, key=lambda group: group.metrics[metric].value or 0.0)
-    unit = error_limit if metric in _IN_POINTS else 1.0
+    unit = {"calibration_slope": 2 * WIDEST_SLOPE}.get(metric, 1.0)
+    unit = error_limit if metric in _IN_POINTS else unit
     return Contrast(
         attribute=groups[0].attribute,
         metric=metric,
         group_min=ranked[0].group,
         group_max=ranked[-1].group,
         difference=_difference(intervals(math.comb(len(groups), 2)), unit=unit),
-        ratio=_SIGNED if metric == "bias" else _ratio(intervals(len(groups))),
+        ratio=_SIGNED if metric in _HAVE_SIGN else _ratio(intervals(len(groups))),
         groups=tuple(group.group for group in groups),
     )
 

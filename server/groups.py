@@ -7,20 +7,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
 from privacy.counts import suppress_small_cells
-from server.intervals import Estimate, auroc, mean_error, rate
+from server.calibration import calibration_slope, ece
+from server.intervals import Estimate, Rate, auroc, mean_error, rate
 from shared_models.tallies import GroupTally
 
-Metric = Literal["auroc", "tpr", "fpr", "selection_rate", "ppv", "mae", "rmse", "bias"]
+Metric = Literal[
+    "auroc",
+    "tpr",
+    "fpr",
+    "selection_rate",
+    "ppv",
+    "mae",
+    "rmse",
+    "bias",
+    "calibration_slope",
+    "ece",
+]
 State = Literal["reported", "too_few", "suppressed", "zero", "not_reported"]
 Cell = tuple[str, str]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 OVERALL: Cell = ("overall", "all")
+
+_FROM_HISTOGRAMS = {"auroc": auroc, "calibration_slope": calibration_slope, "ece": ece}
 
 
 @dataclass(frozen=True)
@@ -90,12 +104,12 @@ def describe_group(
 def measure(
     tally: GroupTally, metric: Metric, *, error_limit: float, confidence: float = 0.95
 ) -> Estimate:
-    """Estimate of any metric; errors in points, everything else a fraction."""
-    if metric == "auroc":
-        return auroc(tally, confidence=confidence)
+    """Estimate of any metric; errors in points, a slope, everything else a fraction."""
+    if metric in _FROM_HISTOGRAMS:
+        return _FROM_HISTOGRAMS[metric](tally, confidence=confidence)
     if metric == "mae" or metric == "bias" or metric == "rmse":  # noqa: PLR1714 - narrows the type
         return mean_error(tally, metric, error_limit=error_limit, confidence=confidence)
-    return rate(tally, metric, confidence=confidence)
+    return rate(tally, cast(Rate, metric), confidence=confidence)
 
 
 def _is_zero(tally: GroupTally) -> bool:

@@ -81,7 +81,7 @@ def auroc(tally: GroupTally, *, confidence: float = 0.95) -> Estimate:
     """
     positives, negatives = tally.positives.sum(), tally.negatives.sum()
     if min(positives, negatives) < 1:
-        return _one_class(tally)
+        return one_class(tally)
     pairs = positives * negatives
     # Noise can push the estimate past its range; the interval must not shrink there.
     value = float(np.clip(tally.positives @ _negatives_below(tally) / pairs, 0, 1))
@@ -126,7 +126,7 @@ def rate(tally: GroupTally, name: Rate, *, confidence: float = 0.95) -> Estimate
     hits, misses = _hits_and_misses(tally, name)
     total = float(hits.sum() + misses.sum())
     if total < 1:
-        return _empty(tally, 0.0, 1.0)
+        return no_subjects(tally, 0.0, 1.0)
     count = float(np.clip(hits.sum(), 0, total))
     noise = len(hits) * tally.noise_stddev**2
     z2 = ndtri((1 + confidence) / 2) ** 2
@@ -155,7 +155,7 @@ def mean_error(
     """
     floor = -1.0 if name == "bias" else 0.0
     if tally.count < 2:
-        return _empty(tally, floor * error_limit, error_limit)
+        return no_subjects(tally, floor * error_limit, error_limit)
     total, variance = _error_sum(tally, name)
     count, noise = tally.count, tally.error_noise_stddev**2
     value = float(np.clip(total / count, floor, 1))
@@ -273,13 +273,15 @@ def _between_roots(a: float, b: float, c: float) -> tuple[float, float]:
     return (-b - root) / (2 * a), (-b + root) / (2 * a)
 
 
-def _empty(tally: GroupTally, low: float, high: float) -> Estimate:
+def no_subjects(tally: GroupTally, low: float, high: float) -> Estimate:
+    """What is said of a figure for which there are no subjects; noise leaves that open."""
     if tally.noise_stddev == 0:
         return Estimate(None, None, None, "no subjects to compute it from")
     return Estimate(None, low, high, "too few subjects for the noise")
 
 
-def _one_class(tally: GroupTally) -> Estimate:
+def one_class(tally: GroupTally) -> Estimate:
+    """What is said of a figure that needs subjects on both sides of the clinical threshold."""
     if tally.noise_stddev == 0:
         return Estimate(None, None, None, "no subjects on one side of the clinical threshold")
     return Estimate(None, 0.0, 1.0, "too few subjects on one side of the clinical threshold")

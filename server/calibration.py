@@ -34,6 +34,12 @@ _SLOPES = np.linspace(-4.0, 8.0, 161)
 _SCALES = np.linspace(0.0, 4.0, 201)
 """Candidates of an ECE, as multiples of what was seen."""
 
+_UNSURE_PROFILE = 1.05
+"""Intervals of an ECE are this much longer, because how the distances share it is itself estimated.
+
+Without it, coverage at a truth of 0.05 to 0.1 is 92 to 95 in 100 (``benchmarks/coverage.py``).
+"""
+
 _FIT_STEPS = 60
 _FIT_TOLERANCE = 1e-3
 _NEWTON_STEPS = 12
@@ -135,7 +141,7 @@ def ece(tally: GroupTally, *, confidence: float = 0.95) -> Estimate:
     drawn = tally.positives * (1 - share) ** 2 + tally.negatives * share**2 - gap**2 / total
     mean, variance = _folded_sum(gap, np.sqrt(np.maximum(drawn, 0) + noise))
     statistic = (gap.sum() - mean) / np.sqrt(variance)
-    z = ndtri((1 + confidence) / 2)
+    z = ndtri((1 + confidence) / 2) * _UNSURE_PROFILE
     value, low, high = (_cross(level, statistic, _SCALES) or 0.0 for level in (0.0, z, -z))
     figures = np.clip(np.array([value, low, high]) * gap.sum() / total, 0, 1)
     return judge_width(*figures, widest=WIDEST_ECE, blur=math.sqrt(noise.sum()) / total)

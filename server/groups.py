@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-import numpy as np
-
-from privacy.counts import suppress_small_cells
 from server.calibration import calibration_slope, ece
 from server.intervals import Estimate, Rate, auroc, mean_error, rate
+from server.suppression import hide_cells
 from shared_models.tallies import GroupTally
 
 Metric = Literal[
@@ -42,7 +40,7 @@ class GroupMetrics:
     """What may be said of one group.
 
     Attributes:
-        attribute: ``"overall"``, ``"age_band"``, ``"sex"`` or ``"site"``.
+        attribute: ``"overall"``, ``"age_band"``, ``"sex"``, ``"age_band x sex"`` or ``"site"``.
         group: Name of the group.
         state: ``reported``; ``too_few``: measured, but too uncertain for AUROC, TPR and FPR;
             ``suppressed``: withheld to protect its subjects; ``zero``: known to have no subjects;
@@ -67,16 +65,14 @@ def suppressed_cells(tallies: Sequence[GroupTally], *, min_cell: int) -> frozens
 
     Guarantees:
         Total minus the published groups of an attribute is never the count of a single group, nor
-        of fewer than ``min_cell`` subjects as noised, where every subject is in a group. The
-        decision follows from the noised counts alone and therefore costs no privacy. Not covered:
-        subjects of no declared group are no cell; without noise (mode ``off``) the total minus all
-        groups gives their number.
+        of fewer than ``min_cell`` subjects as noised, where every subject is in a group; nor is a
+        row or column of a table of two attributes minus its published cells. The decision follows
+        from the noised counts alone and therefore costs no privacy. Not covered: subjects of no
+        declared group are no cell; without noise (mode ``off``) the total minus all groups gives
+        their number.
     """
-    hidden: set[Cell] = set()
-    for attribute in dict.fromkeys(tally.attribute for tally in tallies):
-        counted = [t for t in tallies if t.attribute == attribute and not _is_zero(t)]
-        hidden |= _hide(counted, min_cell=min_cell)
-    return frozenset(hidden)
+    counts = {(t.attribute, t.group): t.count for t in tallies if not _is_zero(t)}
+    return hide_cells(counts, min_cell=min_cell)
 
 
 def describe_group(
@@ -114,12 +110,3 @@ def measure(
 
 def _is_zero(tally: GroupTally) -> bool:
     return tally.noise_stddev == 0 and tally.count == 0
-
-
-def _hide(counted: Sequence[GroupTally], *, min_cell: int) -> set[Cell]:
-    counts = np.array([tally.count for tally in counted])
-    hidden = suppress_small_cells(counts, min_cell)
-    while hidden.any() and counts[hidden].sum() < min_cell and not hidden.all():
-        hidden[int(np.argmin(np.where(hidden, np.inf, counts)))] = True
-    named = zip(counted, hidden, strict=True)
-    return {(tally.attribute, tally.group) for tally, is_hidden in named if is_hidden}

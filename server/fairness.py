@@ -6,12 +6,13 @@ is; what differences are acceptable is for people to decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from server.contrasts import Contrast, contrast_groups
 from server.groups import OVERALL, Cell, GroupMetrics, describe_group, suppressed_cells
 from server.intervals import Estimate
+from server.power import plan_power
 from shared_models.tallies import GroupTally, largest_error, sum_tallies
 
 
@@ -69,6 +70,7 @@ def measure_fairness(
     hidden = suppressed_cells(tuple(sums.values()), min_cell=min_cell)
     cells = dict.fromkeys((OVERALL, *expected, *sums))
     described = [describe_group(cell, sums, hidden=hidden, error_limit=limit) for cell in cells]
+    described = _add_power(described, sums)
     report = FairnessReport(described[0], tuple(described[1:]), (), min_cell, limit)
     contrasts = [
         contrast
@@ -76,6 +78,20 @@ def measure_fairness(
         for contrast in contrast_groups(report.groups(attribute), sums, error_limit=limit)
     ]
     return replace(report, contrasts=tuple(contrasts))
+
+
+def _add_power(
+    described: Sequence[GroupMetrics], sums: Mapping[Cell, GroupTally]
+) -> list[GroupMetrics]:
+    """The groups, those whose count is shown with what it lets one know."""
+    reference = described[0].metrics.get("auroc")
+    auroc = reference.value if reference else None
+    return [
+        replace(group, power=plan_power(sums[group.attribute, group.group], auroc=auroc))
+        if group.count
+        else group
+        for group in described
+    ]
 
 
 __all__ = ["OVERALL", "Contrast", "Estimate", "FairnessReport", "GroupMetrics", "measure_fairness"]

@@ -11,6 +11,7 @@ from typing import Literal, cast, get_args
 
 from server.calibration import calibration_slope, ece
 from server.intervals import Estimate, Rate, auroc, mean_error, rate
+from server.power import Power
 from server.suppression import hide_cells
 from shared_models.tallies import GroupTally
 
@@ -48,6 +49,7 @@ class GroupMetrics:
         count: Subjects, as noised and rounded; None where withheld or unknown.
         count_noise: Standard deviation of the noise in the count.
         metrics: Estimates by metric; empty where withheld or unknown.
+        power: What its size lets one know; None where withheld, empty or unknown.
     """
 
     attribute: str
@@ -56,6 +58,7 @@ class GroupMetrics:
     count: int | None
     count_noise: float
     metrics: dict[Metric, Estimate]
+    power: Power | None = None
 
 
 def suppressed_cells(tallies: Sequence[GroupTally], *, min_cell: int) -> frozenset[Cell]:

@@ -31,7 +31,8 @@ WIDEST_INTERVAL = 0.5
 
 _GRID = np.linspace(0.0, 1.0, 2001)
 _TRUSTED_DELONG = (0.5, 2.0)
-_Z95 = 1.96
+Z95 = 1.96
+"""Standard errors on either side of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,10 @@ def _delong(tally: GroupTally, area: float) -> float:
     return float(sum(parts))
 
 
-def _newcombe(area: Float64Array, positives: float, negatives: float) -> Float64Array:
-    """Variance of an AUROC as a function of the AUROC alone (method 5)."""
+def newcombe_variance(
+    area: Float64Array, positives: Float64Array | float, negatives: Float64Array | float
+) -> Float64Array:
+    """Sampling variance of an AUROC as a function of the AUROC and the counts alone (method 5)."""
     half = (positives + negatives) / 2 - 1
     shape = 1 + half * (1 - area) / (2 - area) + half * area / (1 + area)
     return np.asarray(area * (1 - area) * shape / (positives * negatives))
@@ -209,13 +212,13 @@ def _newcombe(area: Float64Array, positives: float, negatives: float) -> Float64
 def _sampling_curve(tally: GroupTally) -> Float64Array:
     """Sampling variance at each AUROC of the grid."""
     positives, negatives = float(tally.positives.sum()), float(tally.negatives.sum())
-    curve = _newcombe(_GRID, positives, negatives)
+    curve = newcombe_variance(_GRID, positives, negatives)
     if min(positives, negatives) < 2:
         return curve
     area = float(tally.positives @ _negatives_below(tally)) / (positives * negatives)
     if not 0 < area < 1:
         return curve
-    shape = float(_newcombe(np.array([area]), positives, negatives)[0])
+    shape = float(newcombe_variance(np.array([area]), positives, negatives)[0])
     return curve * float(np.clip(_delong(tally, area) / shape, *_TRUSTED_DELONG))
 
 
@@ -300,7 +303,7 @@ def judge_width(
         blur: Standard error from noise alone. An interval that ends at the edge of the range
             looks narrower than the doubt is; this sees through it.
     """
-    if max(high - low, 2 * _Z95 * blur) <= widest:
+    if max(high - low, 2 * Z95 * blur) <= widest:
         return Estimate(float(value), float(low), float(high))
     note = f"too few subjects: the interval is wider than {widest:.2g}"
     return Estimate(None, float(low), float(high), note)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.intervals import Z95, auroc_noise, newcombe_variance
+from server.intervals import Z95, auroc_variance, newcombe_variance
 from shared_models.tallies import GroupTally
 
 WANTED = 0.1
@@ -20,6 +20,7 @@ WANTED = 0.1
 USUAL_AUROC = 0.75
 """Assumed where the AUROC of all subjects together is not known."""
 
+_ONE_SIDE = "with fewer than two on one side of the clinical threshold say nothing of the AUROC."
 _SIZES = np.unique(np.geomspace(4, 1e6, 4000).astype(int)).astype(float)
 
 
@@ -28,8 +29,8 @@ class Power:
     """What a group's size allows.
 
     Attributes:
-        standard_error: Of its AUROC, from sample and noise; None with nobody on one side of the
-            clinical threshold.
+        standard_error: Of its AUROC, from sample and noise; None with fewer than two subjects, as
+            noised, on one side of the clinical threshold.
         smallest_n: Subjects with whom the 95 % interval would be at most 0.1 to either side, with
             the same noise and the same share above the threshold; None if no number helps.
         words: The same in a sentence.
@@ -40,39 +41,31 @@ class Power:
     words: str
 
 
-def plan_power(tally: GroupTally, *, auroc: float | None, prevalence: float) -> Power:
+def plan_power(tally: GroupTally, *, auroc: float | None) -> Power:
     """Power statement of a group whose count may be shown.
 
     Args:
         tally: Its sums.
         auroc: AUROC to plan for, 0 to 1: that of all subjects; :data:`USUAL_AUROC` if None.
-        prevalence: Share of all subjects above the threshold, for groups with too few of either.
 
     >>> sums = np.array([0, 1, 2, 3, 4, 2, 0, 0, 0, 0, 2, 5, 6, 4, 1, 0, 0, 0, 0.0])
-    >>> print(plan_power(GroupTally("sex", "male", sums), auroc=0.8, prevalence=0.4).words)
-    30 subjects let one know the AUROC to within 0.17; to within 0.10 it would take about 82.
+    >>> print(plan_power(GroupTally("sex", "male", sums), auroc=0.8).words)
+    30 subjects let one know the AUROC to within 0.16; to within 0.10 it would take about 80.
     """
-    area = float(np.clip(auroc if auroc is not None else USUAL_AUROC, 0.5, 0.99))
-    count, positives = tally.count, float(tally.positives.sum())
-    if min(positives, count - positives) < 1:
-        share, error = float(np.clip(prevalence, 0.05, 0.95)), None
-        noise = np.zeros(1) if tally.noise_stddev == 0 else np.array([math.nan])
-    else:
-        share = positives / count
-        noise = auroc_noise(tally, area) * (count / _SIZES) ** 2
-        error = math.sqrt(_variance(area, share, np.array([count]))[0] + auroc_noise(tally, area))
-    enough = Z95 * np.sqrt(_variance(area, share, _SIZES) + noise) <= WANTED
-    smallest = math.ceil(_SIZES[np.argmax(enough)]) if enough.any() else None
-    return Power(error, smallest, _tell(count, error, smallest))
+    area = np.array(np.clip(USUAL_AUROC if auroc is None else auroc, 0.5, 0.99))
+    positives, negatives = float(tally.positives.sum()), float(tally.negatives.sum())
+    if min(positives, negatives) < 2:
+        return Power(None, None, f"{_people(tally)} {_ONE_SIDE}")
+    noise, count = auroc_variance(tally).noise, tally.count
+    error = math.sqrt(newcombe_variance(area, positives, negatives) + noise)
+    times = _SIZES / count
+    sampling = newcombe_variance(area, times * positives, times * negatives)
+    enough = Z95 * np.sqrt(sampling + noise / times**2) <= WANTED
+    smallest = int(_SIZES[np.argmax(enough)]) if enough.any() else None
+    takes = f"it would take about {smallest}" if smallest else "no number of them is enough"
+    words = f"{_people(tally)} let one know the AUROC to within {Z95 * error:.2f}; to within "
+    return Power(error, smallest, f"{words}{WANTED:.2f} {takes}.")
 
 
-def _variance(area: float, share: float, sizes: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return newcombe_variance(np.array(area), share * sizes, (1 - share) * sizes)
-
-
-def _tell(count: float, error: float | None, smallest: int | None) -> str:
-    needed = f"it would take about {smallest}" if smallest else "the noise is too large for any size"
-    subjects = f"{max(round(count), 0)} subjects"
-    if error is None:
-        return f"{subjects}, nobody on one side of the clinical threshold: nothing is known of the AUROC; to know it to within {WANTED:.2f}, {needed}."
-    return f"{subjects} let one know the AUROC to within {Z95 * error:.2f}; to within {WANTED:.2f} {needed}."
+def _people(tally: GroupTally) -> str:
+    return f"{max(round(tally.count), 0)} subjects"

@@ -46,6 +46,8 @@ class Contrast:
         difference: Highest minus lowest value.
         ratio: Lowest over highest value; no value where that has no meaning.
         groups: The groups compared; all others were too few, withheld or not reported.
+        lowest: Lowest value of the groups compared; None for equalised odds.
+        highest: Highest value of the groups compared; None for equalised odds.
     """
 
     attribute: str
@@ -55,6 +57,8 @@ class Contrast:
     difference: Estimate
     ratio: Estimate
     groups: tuple[str, ...]
+    lowest: Estimate | None = None
+    highest: Estimate | None = None
 
 
 def contrast_groups(
@@ -105,6 +109,7 @@ def _contrast(
             for group in groups
         ]
 
+    together = intervals(len(groups))
     ranked = sorted(groups, key=lambda group: group.metrics[metric].value or 0.0)
     unit = {"calibration_slope": 2 * WIDEST_SLOPE}.get(metric, 1.0)
     unit = error_limit if metric in _IN_POINTS else unit
@@ -114,8 +119,10 @@ def _contrast(
         group_min=ranked[0].group,
         group_max=ranked[-1].group,
         difference=_difference(intervals(math.comb(len(groups), 2)), unit=unit),
-        ratio=_SIGNED if metric in _HAVE_SIGN else _ratio(intervals(len(groups))),
+        ratio=_SIGNED if metric in _HAVE_SIGN else _ratio(together),
         groups=tuple(group.group for group in groups),
+        lowest=Estimate(*(min(ends) for ends in zip(*together, strict=True))),
+        highest=Estimate(*(max(ends) for ends in zip(*together, strict=True))),
     )
 
 
@@ -173,6 +180,8 @@ def _combine(name: ContrastName, parts: Sequence[Contrast]) -> Contrast:
         metric=name,
         difference=_extreme(differences, max),
         ratio=_extreme(ratios, min),
+        lowest=None,
+        highest=None,
     )
 
 

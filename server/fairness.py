@@ -6,13 +6,14 @@ is; what differences are acceptable is for people to decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from server.contrasts import Contrast, contrast_groups
-from server.groups import OVERALL, Cell, GroupMetrics, describe_group, suppressed_cells
+from server.groups import BY_SITE, OVERALL, Cell, GroupMetrics, describe_group, suppressed_cells
 from server.intervals import Estimate
 from server.power import plan_power
+from server.suppression import margins_of
 from shared_models.tallies import GroupTally, largest_error, sum_tallies
 
 
@@ -26,6 +27,9 @@ class FairnessReport:
         contrasts: Differences and ratios between groups, for attributes with two to compare.
         min_cell: Groups with fewer subjects, as noised, are suppressed.
         error_limit: Largest error counted, in points.
+        by_site: Each group within each site, where the study asks for intersections and the
+            coordinator sees the sites' own tallies: ``("site x sex", "north female")``.
+        site_contrasts: Differences and ratios between the groups within a site.
     """
 
     overall: GroupMetrics
@@ -33,6 +37,8 @@ class FairnessReport:
     contrasts: tuple[Contrast, ...]
     min_cell: int
     error_limit: float
+    by_site: tuple[GroupMetrics, ...] = ()
+    site_contrasts: tuple[Contrast, ...] = ()
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -71,13 +77,30 @@ def measure_fairness(
     cells = dict.fromkeys((OVERALL, *expected, *sums))
     described = [describe_group(cell, sums, hidden=hidden, error_limit=limit) for cell in cells]
     described = _add_power(described, sums)
-    report = FairnessReport(described[0], tuple(described[1:]), (), min_cell, limit)
-    contrasts = [
-        contrast
-        for attribute in report.attributes
-        for contrast in contrast_groups(report.groups(attribute), sums, error_limit=limit)
-    ]
-    return replace(report, contrasts=tuple(contrasts))
+    within = tuple(group for group in described if group.attribute.startswith(BY_SITE))
+    across = tuple(group for group in described[1:] if group not in within)
+    return FairnessReport(
+        described[0],
+        across,
+        tuple(_contrast(across, sums, limit)),
+        min_cell,
+        limit,
+        within,
+        tuple(_contrast(within, sums, limit)),
+    )
+
+
+def _contrast(
+    groups: Iterable[GroupMetrics], sums: Mapping[Cell, GroupTally], limit: float
+) -> Iterator[Contrast]:
+    """Contrasts of each attribute; of groups within a site, of each attribute and site."""
+    families: dict[tuple[str, str], list[GroupMetrics]] = {}
+    for group in groups:
+        own = group.attribute.startswith(BY_SITE)
+        site = margins_of((group.attribute, group.group))[0][1] if own else ""
+        families.setdefault((group.attribute, site), []).append(group)
+    for family in families.values():
+        yield from contrast_groups(family, sums, error_limit=limit)
 
 
 def _add_power(

@@ -32,6 +32,8 @@ Cell = tuple[str, str]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 OVERALL: Cell = ("overall", "all")
+BY_SITE = "site x "
+"""How attributes begin whose groups are those of another one within a site."""
 
 _FROM_HISTOGRAMS = {"auroc": auroc, "calibration_slope": calibration_slope, "ece": ece}
 

@@ -13,6 +13,7 @@ normal), doi:10.1080/00401706.1961.10489974.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -79,8 +80,14 @@ def place_bins(tally: GroupTally) -> BinPlaces:
     >>> [round(float(x), 2) for x in place_bins(GroupTally("sex", "male", sums)).logit[:3]]
     [-1.88, -1.22, -0.73]
     """
-    weight = np.maximum(tally.positives + tally.negatives, 0)
-    places = _truncated(tally.bins, 0.0, LOGIT_LIMIT)
+    return _fit_places(tuple(np.maximum(tally.positives + tally.negatives, 0)))
+
+
+@functools.lru_cache(maxsize=256)
+def _fit_places(counts: tuple[float, ...]) -> BinPlaces:
+    """Places by expectation and maximisation; kept, as several figures ask for the same ones."""
+    weight, edges = np.array(counts), bin_edges(len(counts))
+    places = _truncated(edges, 0.0, LOGIT_LIMIT)
     total = float(weight.sum())
     if total <= 0:
         return places
@@ -88,7 +95,7 @@ def place_bins(tally: GroupTally) -> BinPlaces:
     for _ in range(_FIT_STEPS):
         centre = float(weight @ places.logit) / total
         square = float(weight @ (places.variance + (places.logit - centre) ** 2)) / total
-        places = _truncated(tally.bins, centre, math.sqrt(square))
+        places = _truncated(edges, centre, math.sqrt(square))
         if max(abs(centre - last[0]), abs(places.spread - last[1])) < _FIT_TOLERANCE:
             break
         last = (centre, places.spread)
@@ -161,17 +168,17 @@ def ece_error_bound(tally: GroupTally) -> float:
     return float(weight @ farthest / weight.sum())
 
 
-def _truncated(bins: int, centre: float, spread: float) -> BinPlaces:
+def _truncated(edges: Float64Array, centre: float, spread: float) -> BinPlaces:
     """Places in each bin under one normal law; the middle of a bin too far away to matter."""
-    z = (bin_edges(bins) - centre) / spread
+    z = (edges - centre) / spread
     mass, density = np.diff(ndtr(z)), np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
     moment = np.where(np.isfinite(z), z, 0) * density
     near = mass > _SMALLEST_MASS
     safe = np.where(near, mass, 1)
     shift = -np.diff(density) / safe
     square = np.maximum(1 - np.diff(moment) / safe - shift**2, 0)
-    width = 2 * LOGIT_LIMIT / bins
-    middle = -LOGIT_LIMIT + width * (np.arange(bins) + 0.5)
+    width = 2 * LOGIT_LIMIT / len(mass)
+    middle = -LOGIT_LIMIT + width * (np.arange(len(mass)) + 0.5)
     return BinPlaces(
         np.where(near, centre + spread * shift, middle),
         np.where(near, spread**2 * square, width**2 / 12),

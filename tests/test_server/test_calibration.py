@@ -47,7 +47,7 @@ def endless(slope):
     return {"calibration_slope": calibration_slope(tally).value, "ece": ece(tally).value}
 
 
-def coverage_of(estimate, slope, *, subjects, stddev, runs=300, claimed=None):
+def coverage_of(estimate, slope, *, subjects, stddev, runs=500, claimed=None):
     rng, chance = np.random.default_rng(3), chances(slope)
     truth, covered = endless(slope)[estimate.__name__], 0
     for _ in range(runs):

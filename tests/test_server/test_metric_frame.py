@@ -16,8 +16,11 @@ from sklearn.metrics import (
 )
 
 from privacy.keys import public_line
+from server.contrasts import contrast_groups
 from server.fairness import measure_fairness
+from server.groups import GroupMetrics
 from server.history import EvaluationReport
+from server.intervals import rate
 from server.metric_frame import MetricFrame
 from server.tallying import expected_cells, tallies_of
 from shared_models.consortium import (
@@ -29,7 +32,13 @@ from shared_models.consortium import (
 )
 from shared_models.messages import TallyReply
 from shared_models.roster import SiteEntry
-from shared_models.tallies import INTERSECTION, SubjectScores, count_tally, largest_error
+from shared_models.tallies import (
+    INTERSECTION,
+    GroupTally,
+    SubjectScores,
+    count_tally,
+    largest_error,
+)
 
 RANGE = (0.0, 27.0, 10.0)
 LIMIT = largest_error(RANGE)
@@ -199,22 +208,29 @@ def walk(pairs):
             yield values, ends
 
 
-def test_the_lowest_group_of_several_is_covered_whichever_it_is():
-    # All groups are alike: the lowest of five estimates lies below the truth, which its interval
-    # must hold all the same.
-    config, rng = study(age_bands=(18, 30, 40, 50, 60)), np.random.default_rng(2)
-    bands, covered = list(config.fairness.age_groups), 0
-    for _ in range(20):
-        scores = draw_scores(800, rng)
-        alike = rng.normal(np.where(scores.positive, 0.6, -0.6))
-        groups = {"sex": scores.groups["sex"], "age_band": rng.choice(bands, 800)}
-        scores = replace(scores, logit=alike, groups=groups)
-        tallies = tallies_of(reply_of(config, "north", scores), config, noise_multiplier=0.0)
-        chosen = [t for t in tallies if t.attribute in ("overall", "age_band")]
-        report = measure_fairness(chosen, score_range=RANGE, min_cell=10)
-        low, high = MetricFrame(report, sensitive_feature="age_band").group_min_ci()["tpr"]
-        covered += low <= 0.7257 <= high
-    assert covered >= 19
+def test_the_lowest_of_several_groups_is_covered_whichever_it_is(monkeypatch):
+    # All groups are alike, so the lowest estimate lies below the truth, and so does its interval
+    # too often: the broken variant. The one of the lowest group, whichever it is, holds.
+    monkeypatch.setattr("server.contrasts.METRICS", ("tpr", "fpr"))
+    rng, truth, runs, covered, naive = np.random.default_rng(2), 0.72, 300, 0, 0
+    for _ in range(runs):
+        hits = rng.binomial(60, truth, 5)
+        tallies = {("age_band", str(i)): rates_of(hit, str(i)) for i, hit in enumerate(hits)}
+        groups = [
+            GroupMetrics(*cell, "reported", 120, 0.0, {m: rate(tally, m) for m in ("tpr", "fpr")})
+            for cell, tally in tallies.items()
+        ]
+        contrast = contrast_groups(groups, tallies, error_limit=LIMIT)[0]
+        alone = next(g for g in groups if g.group == contrast.group_min).metrics["tpr"]
+        covered += contrast.lowest.low <= truth <= contrast.lowest.high
+        naive += alone.low <= truth <= alone.high
+    assert covered / runs >= 0.95
+    assert naive / runs < 0.93
+
+
+def rates_of(hits, group):
+    sums = np.array([0, 60 - hits, hits, 0, 0, 40, 20, 0, 0, 0, 0], dtype=float)
+    return GroupTally("age_band", group, sums)
 
 
 def test_withheld_empty_and_missing_groups_stay_apart_in_frame_and_json(by_site):

@@ -138,7 +138,9 @@ def rate(tally: GroupTally, name: Rate, *, confidence: float = 0.95) -> Estimate
     )
     value = count / total
     blur = math.sqrt(noise * (value**2 + (1 - value) ** 2)) / total
-    return judge_width(value, max(low, 0), min(high, 1), blur=blur, widest=WIDEST_INTERVAL)
+    # At a rate of 0 or 1 the roots meet the value but for rounding.
+    low, high = min(max(low, 0), value), max(min(high, 1), value)
+    return judge_width(value, low, high, blur=blur, widest=WIDEST_INTERVAL)
 
 
 def mean_error(

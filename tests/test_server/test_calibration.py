@@ -91,6 +91,26 @@ def test_the_ece_is_that_of_the_subjects_within_the_stated_error(slope, bins):
     assert abs(ece(tally).value - exact) < ece_error_bound(tally) < 0.16
 
 
+SHAPES = {
+    "uniform": lambda rng: rng.uniform(-2.5, 2.5, 40_000),
+    "two peaks": lambda rng: rng.normal(rng.choice([-1.3, 1.3], 40_000), 0.5),
+    "skewed": lambda rng: rng.exponential(1.2, 40_000) - 1.5,
+    "heavy tails": lambda rng: 0.8 * rng.standard_t(3, 40_000),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("slope", [0.6, 1.6])
+def test_predictions_that_are_not_normal_stay_within_the_stated_error(shape, slope):
+    rng = np.random.default_rng(1)
+    predicted, zeros = SHAPES[shape](rng), np.zeros(40_000)
+    positive = rng.random(40_000) < expit(slope * predicted)
+    scores = SubjectScores(predicted, zeros, zeros, positive, {})
+    tally = tally_of(scores)
+    assert calibration_slope(tally).value == pytest.approx(exact_slope(scores), abs=0.11)
+    assert ece(tally).value == pytest.approx(exact_ece(scores), abs=0.015)
+
+
 def test_open_outer_bins_taken_for_ordinary_ones_are_caught():
     # A bold model: more than half of its subjects are beyond the last edges.
     scores = draw_scores(20_000, np.random.default_rng(1), TILTED["too bold"])
@@ -146,6 +166,7 @@ def test_chance_is_taken_off_an_ece():
     ]
     assert np.mean(plain) > 0.05
     assert np.mean([ece(tally).value for tally in tallies]) < 0.025
+    assert all((ece(t).value == 0) == ("chance" in ece(t).note) for t in tallies)
     assert np.mean([ece(tally).low == 0 for tally in tallies]) >= 0.93
 
 

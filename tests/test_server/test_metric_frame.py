@@ -8,6 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import TypeAdapter
 from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import (
     mean_absolute_error,
     precision_score,
@@ -36,6 +37,7 @@ from shared_models.tallies import (
     INTERSECTION,
     GroupTally,
     SubjectScores,
+    bin_edges,
     count_tally,
     largest_error,
 )
@@ -163,6 +165,16 @@ def test_every_figure_is_fairlearns(by_site, attribute):
         scores.positive, scores.logit >= 0, sensitive_features=groups[attribute]
     )
     assert frame.difference()["equalized_odds"] == pytest.approx(odds)
+
+
+def test_calibration_of_the_federation_is_that_of_the_pooled_subjects(by_site):
+    ours = MetricFrame(report_of(study(), by_site), sensitive_feature="sex").overall
+    scores, _, _ = pool(by_site)
+    model = LogisticRegression(C=np.inf).fit(scores.logit[:, None], scores.positive)
+    assert ours["calibration_slope"] == pytest.approx(model.coef_[0, 0], rel=0.02)
+    cell = np.digitize(scores.logit, bin_edges(16)[1:-1])
+    gap = np.bincount(cell, scores.positive - expit(scores.logit))
+    assert ours["ece"] == pytest.approx(np.abs(gap).sum() / len(cell), abs=0.012)
 
 
 @pytest.mark.parametrize("attribute", ["sex", "age_band"])

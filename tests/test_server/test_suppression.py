@@ -42,7 +42,8 @@ def worked_out(counts, hidden):
             if cell in place:
                 row[place[cell]] += sign
     free = np.linalg.svd(system)[2][np.linalg.matrix_rank(system) :]
-    return {cell for cell, moves in zip(unknown, free.T, strict=True) if np.abs(moves).max(initial=0) < 1e-9}
+    can_move = np.abs(free).max(axis=0, initial=0) > 1e-9
+    return {cell for cell, moves in zip(unknown, can_move, strict=True) if not moves}
 
 
 def sums_left(counts, hidden):

@@ -36,9 +36,7 @@ def test_intervals_of_every_figure_hold_the_truth(benchmark, mode, subjects):
 
 
 def test_noise_that_is_not_told_is_caught(benchmark, monkeypatch):
-    monkeypatch.setattr(
-        benchmark, "replace", lambda tally, **changes: replace_silently(tally, changes)
-    )
+    monkeypatch.setattr(benchmark, "replace", replace_silently)
     found = benchmark.cover("local", 1000, 30)
     assert np.mean([found[name][0] for name in benchmark.METRICS]) < 0.85
 

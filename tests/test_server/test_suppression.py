@@ -125,6 +125,16 @@ def test_cells_of_a_withheld_margin_do_not_add_up_to_it():
     assert worked_out(counts, hidden) == set()
 
 
+def test_a_withheld_margin_takes_its_cells_along_where_noise_makes_the_tables_disagree():
+    table = np.array([[3, 3], [30, 30], [25, 25]])
+    counts = crossed(("age_band", BANDS[:3]), ("sex", SEXES[:2]), table)
+    # Cells say that the second band is larger than the third, the noised margins the opposite.
+    counts |= {("age_band", "40-59"): 50.0, ("age_band", "60+"): 55.0}
+    hidden = hide_cells(counts, min_cell=MIN_CELL)
+    assert ("age_band", "40-59") in hidden
+    assert worked_out(counts, hidden) == set()
+
+
 def test_the_same_cells_go_whatever_the_order_and_whoever_ties():
     table = np.array([[4, 20, 20], [20, 20, 20], [30, 20, 20], [20, 50, 20]])
     counts = crossed(("age_band", BANDS), ("sex", SEXES), table)

@@ -6,12 +6,14 @@ doi:10.1002/(SICI)1097-0258(19980430)17:8<873::AID-SIM779>3.0.CO;2-I; Bonferroni
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+import numpy as np
+
+from server.calibration import WIDEST_SLOPE
 from server.groups import METRICS, Cell, GroupMetrics, Metric, measure
 from server.intervals import WIDEST_INTERVAL, Estimate, judge_width
 from shared_models.tallies import GroupTally
@@ -20,6 +22,7 @@ ContrastName = Literal[Metric, "equalized_odds"]
 
 _ALPHA = 0.05
 _IN_POINTS = frozenset({"mae", "rmse", "bias"})
+_HAVE_SIGN = frozenset({"bias", "calibration_slope"})
 _SIGNED = Estimate(None, None, None, "no ratio: the figure has a sign")
 
 
@@ -44,6 +47,8 @@ class Contrast:
         difference: Highest minus lowest value.
         ratio: Lowest over highest value; no value where that has no meaning.
         groups: The groups compared; all others were too few, withheld or not reported.
+        lowest: Lowest value of the groups compared; None for equalised odds.
+        highest: Highest value of the groups compared; None for equalised odds.
     """
 
     attribute: str
@@ -53,6 +58,8 @@ class Contrast:
     difference: Estimate
     ratio: Estimate
     groups: tuple[str, ...]
+    lowest: Estimate | None = None
+    highest: Estimate | None = None
 
 
 def contrast_groups(
@@ -103,16 +110,20 @@ def _contrast(
             for group in groups
         ]
 
+    together = intervals(len(groups))
     ranked = sorted(groups, key=lambda group: group.metrics[metric].value or 0.0)
-    unit = error_limit if metric in _IN_POINTS else 1.0
+    unit = {"calibration_slope": 2 * WIDEST_SLOPE}.get(metric, 1.0)
+    unit = error_limit if metric in _IN_POINTS else unit
     return Contrast(
         attribute=groups[0].attribute,
         metric=metric,
         group_min=ranked[0].group,
         group_max=ranked[-1].group,
         difference=_difference(intervals(math.comb(len(groups), 2)), unit=unit),
-        ratio=_SIGNED if metric == "bias" else _ratio(intervals(len(groups))),
+        ratio=_SIGNED if metric in _HAVE_SIGN else _ratio(together),
         groups=tuple(group.group for group in groups),
+        lowest=Estimate(*(min(ends) for ends in zip(*together, strict=True))),
+        highest=Estimate(*(max(ends) for ends in zip(*together, strict=True))),
     )
 
 
@@ -135,15 +146,12 @@ def _interval(
 
 def _difference(groups: Sequence[_Interval], *, unit: float) -> Estimate:
     """Largest difference of any two groups."""
-    value = low = high = 0.0
-    for a, b in itertools.combinations(groups, 2):
-        gap = a.value - b.value
-        gap_low = gap - math.hypot(a.value - a.low, b.high - b.value)
-        gap_high = gap + math.hypot(a.high - a.value, b.value - b.low)
-        value = max(value, abs(gap))
-        low = max(low, gap_low, -gap_high)
-        high = max(high, gap_high, -gap_low)
-    return judge_width(value, low, high, widest=WIDEST_INTERVAL * unit)
+    value, low, high = np.array(groups).T
+    gap = value[:, None] - value
+    below = np.hypot((value - low)[:, None], high - value)
+    # Row minus column; each pair stands there both ways round, so the largest entry is the answer.
+    figures = (float(np.max(part, initial=0)) for part in (gap, gap - below, gap + below.T))
+    return judge_width(*figures, widest=WIDEST_INTERVAL * unit)
 
 
 def _ratio(groups: Sequence[_Interval]) -> Estimate:
@@ -170,6 +178,8 @@ def _combine(name: ContrastName, parts: Sequence[Contrast]) -> Contrast:
         metric=name,
         difference=_extreme(differences, max),
         ratio=_extreme(ratios, min),
+        lowest=None,
+        highest=None,
     )
 
 

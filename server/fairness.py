@@ -6,12 +6,14 @@ is; what differences are acceptable is for people to decide.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from server.contrasts import Contrast, contrast_groups
-from server.groups import OVERALL, Cell, GroupMetrics, describe_group, suppressed_cells
+from server.groups import BY_SITE, OVERALL, Cell, GroupMetrics, describe_group, suppressed_cells
 from server.intervals import Estimate
+from server.power import plan_power
+from server.suppression import margins_of
 from shared_models.tallies import GroupTally, largest_error, sum_tallies
 
 
@@ -25,6 +27,9 @@ class FairnessReport:
         contrasts: Differences and ratios between groups, for attributes with two to compare.
         min_cell: Groups with fewer subjects, as noised, are suppressed.
         error_limit: Largest error counted, in points.
+        by_site: Each group within each site, where the study asks for intersections and the
+            coordinator sees the sites' own tallies: ``("site x sex", "north female")``.
+        site_contrasts: Differences and ratios between the groups within a site.
     """
 
     overall: GroupMetrics
@@ -32,6 +37,8 @@ class FairnessReport:
     contrasts: tuple[Contrast, ...]
     min_cell: int
     error_limit: float
+    by_site: tuple[GroupMetrics, ...] = ()
+    site_contrasts: tuple[Contrast, ...] = ()
 
     @property
     def attributes(self) -> tuple[str, ...]:
@@ -69,13 +76,45 @@ def measure_fairness(
     hidden = suppressed_cells(tuple(sums.values()), min_cell=min_cell)
     cells = dict.fromkeys((OVERALL, *expected, *sums))
     described = [describe_group(cell, sums, hidden=hidden, error_limit=limit) for cell in cells]
-    report = FairnessReport(described[0], tuple(described[1:]), (), min_cell, limit)
-    contrasts = [
-        contrast
-        for attribute in report.attributes
-        for contrast in contrast_groups(report.groups(attribute), sums, error_limit=limit)
+    described = _add_power(described, sums)
+    within = tuple(group for group in described if group.attribute.startswith(BY_SITE))
+    across = tuple(group for group in described[1:] if group not in within)
+    return FairnessReport(
+        described[0],
+        across,
+        tuple(_contrast(across, sums, limit)),
+        min_cell,
+        limit,
+        within,
+        tuple(_contrast(within, sums, limit)),
+    )
+
+
+def _contrast(
+    groups: Iterable[GroupMetrics], sums: Mapping[Cell, GroupTally], limit: float
+) -> Iterator[Contrast]:
+    """Contrasts of each attribute; of groups within a site, of each attribute and site."""
+    families: dict[tuple[str, str], list[GroupMetrics]] = {}
+    for group in groups:
+        own = group.attribute.startswith(BY_SITE)
+        site = margins_of((group.attribute, group.group))[0][1] if own else ""
+        families.setdefault((group.attribute, site), []).append(group)
+    for family in families.values():
+        yield from contrast_groups(family, sums, error_limit=limit)
+
+
+def _add_power(
+    described: Sequence[GroupMetrics], sums: Mapping[Cell, GroupTally]
+) -> list[GroupMetrics]:
+    """The groups, those whose count is shown with what it lets one know."""
+    reference = described[0].metrics.get("auroc")
+    auroc = reference.value if reference else None
+    return [
+        replace(group, power=plan_power(sums[group.attribute, group.group], auroc=auroc))
+        if group.count
+        else group
+        for group in described
     ]
-    return replace(report, contrasts=tuple(contrasts))
 
 
 __all__ = ["OVERALL", "Contrast", "Estimate", "FairnessReport", "GroupMetrics", "measure_fairness"]

@@ -7,20 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
-import numpy as np
-
-from privacy.counts import suppress_small_cells
-from server.intervals import Estimate, auroc, mean_error, rate
+from server.calibration import calibration_slope, ece
+from server.intervals import Estimate, Rate, auroc, mean_error, rate
+from server.power import Power
+from server.suppression import hide_cells
 from shared_models.tallies import GroupTally
 
-Metric = Literal["auroc", "tpr", "fpr", "selection_rate", "ppv", "mae", "rmse", "bias"]
+Metric = Literal[
+    "auroc",
+    "tpr",
+    "fpr",
+    "selection_rate",
+    "ppv",
+    "mae",
+    "rmse",
+    "bias",
+    "calibration_slope",
+    "ece",
+]
 State = Literal["reported", "too_few", "suppressed", "zero", "not_reported"]
 Cell = tuple[str, str]
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 OVERALL: Cell = ("overall", "all")
+BY_SITE = "site x "
+"""How attributes begin whose groups are those of another one within a site."""
+
+_FROM_HISTOGRAMS = {"auroc": auroc, "calibration_slope": calibration_slope, "ece": ece}
 
 
 @dataclass(frozen=True)
@@ -28,7 +43,7 @@ class GroupMetrics:
     """What may be said of one group.
 
     Attributes:
-        attribute: ``"overall"``, ``"age_band"``, ``"sex"`` or ``"site"``.
+        attribute: ``"overall"``, ``"age_band"``, ``"sex"``, ``"age_band x sex"`` or ``"site"``.
         group: Name of the group.
         state: ``reported``; ``too_few``: measured, but too uncertain for AUROC, TPR and FPR;
             ``suppressed``: withheld to protect its subjects; ``zero``: known to have no subjects;
@@ -36,6 +51,7 @@ class GroupMetrics:
         count: Subjects, as noised and rounded; None where withheld or unknown.
         count_noise: Standard deviation of the noise in the count.
         metrics: Estimates by metric; empty where withheld or unknown.
+        power: What its size lets one know; None where withheld, empty or unknown.
     """
 
     attribute: str
@@ -44,6 +60,7 @@ class GroupMetrics:
     count: int | None
     count_noise: float
     metrics: dict[Metric, Estimate]
+    power: Power | None = None
 
 
 def suppressed_cells(tallies: Sequence[GroupTally], *, min_cell: int) -> frozenset[Cell]:
@@ -53,16 +70,14 @@ def suppressed_cells(tallies: Sequence[GroupTally], *, min_cell: int) -> frozens
 
     Guarantees:
         Total minus the published groups of an attribute is never the count of a single group, nor
-        of fewer than ``min_cell`` subjects as noised, where every subject is in a group. The
-        decision follows from the noised counts alone and therefore costs no privacy. Not covered:
-        subjects of no declared group are no cell; without noise (mode ``off``) the total minus all
-        groups gives their number.
+        of fewer than ``min_cell`` subjects as noised, where every subject is in a group; nor is a
+        row or column of a table of two attributes minus its published cells. The decision follows
+        from the noised counts alone and therefore costs no privacy. Not covered: subjects of no
+        declared group are no cell; without noise (mode ``off``) the total minus all groups gives
+        their number.
     """
-    hidden: set[Cell] = set()
-    for attribute in dict.fromkeys(tally.attribute for tally in tallies):
-        counted = [t for t in tallies if t.attribute == attribute and not _is_zero(t)]
-        hidden |= _hide(counted, min_cell=min_cell)
-    return frozenset(hidden)
+    counts = {(t.attribute, t.group): t.count for t in tallies if not _is_zero(t)}
+    return hide_cells(counts, min_cell=min_cell)
 
 
 def describe_group(
@@ -90,22 +105,13 @@ def describe_group(
 def measure(
     tally: GroupTally, metric: Metric, *, error_limit: float, confidence: float = 0.95
 ) -> Estimate:
-    """Estimate of any metric; errors in points, everything else a fraction."""
-    if metric == "auroc":
-        return auroc(tally, confidence=confidence)
+    """Estimate of any metric; errors in points, a slope, everything else a fraction."""
+    if metric in _FROM_HISTOGRAMS:
+        return _FROM_HISTOGRAMS[metric](tally, confidence=confidence)
     if metric == "mae" or metric == "bias" or metric == "rmse":  # noqa: PLR1714 - narrows the type
         return mean_error(tally, metric, error_limit=error_limit, confidence=confidence)
-    return rate(tally, metric, confidence=confidence)
+    return rate(tally, cast(Rate, metric), confidence=confidence)
 
 
 def _is_zero(tally: GroupTally) -> bool:
     return tally.noise_stddev == 0 and tally.count == 0
-
-
-def _hide(counted: Sequence[GroupTally], *, min_cell: int) -> set[Cell]:
-    counts = np.array([tally.count for tally in counted])
-    hidden = suppress_small_cells(counts, min_cell)
-    while hidden.any() and counts[hidden].sum() < min_cell and not hidden.all():
-        hidden[int(np.argmin(np.where(hidden, np.inf, counts)))] = True
-    named = zip(counted, hidden, strict=True)
-    return {(tally.attribute, tally.group) for tally, is_hidden in named if is_hidden}

@@ -31,7 +31,8 @@ WIDEST_INTERVAL = 0.5
 
 _GRID = np.linspace(0.0, 1.0, 2001)
 _TRUSTED_DELONG = (0.5, 2.0)
-_Z95 = 1.96
+Z95 = 1.96
+"""Standard errors on either side of a 95 % interval."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def auroc(tally: GroupTally, *, confidence: float = 0.95) -> Estimate:
     """
     positives, negatives = tally.positives.sum(), tally.negatives.sum()
     if min(positives, negatives) < 1:
-        return _one_class(tally)
+        return one_class(tally)
     pairs = positives * negatives
     # Noise can push the estimate past its range; the interval must not shrink there.
     value = float(np.clip(tally.positives @ _negatives_below(tally) / pairs, 0, 1))
@@ -126,7 +127,7 @@ def rate(tally: GroupTally, name: Rate, *, confidence: float = 0.95) -> Estimate
     hits, misses = _hits_and_misses(tally, name)
     total = float(hits.sum() + misses.sum())
     if total < 1:
-        return _empty(tally, 0.0, 1.0)
+        return no_subjects(tally, 0.0, 1.0)
     count = float(np.clip(hits.sum(), 0, total))
     noise = len(hits) * tally.noise_stddev**2
     z2 = ndtri((1 + confidence) / 2) ** 2
@@ -137,7 +138,9 @@ def rate(tally: GroupTally, name: Rate, *, confidence: float = 0.95) -> Estimate
     )
     value = count / total
     blur = math.sqrt(noise * (value**2 + (1 - value) ** 2)) / total
-    return judge_width(value, max(low, 0), min(high, 1), blur=blur, widest=WIDEST_INTERVAL)
+    # At a rate of 0 or 1 the roots meet the value but for rounding.
+    low, high = min(max(low, 0), value), max(min(high, 1), value)
+    return judge_width(value, low, high, blur=blur, widest=WIDEST_INTERVAL)
 
 
 def mean_error(
@@ -155,7 +158,7 @@ def mean_error(
     """
     floor = -1.0 if name == "bias" else 0.0
     if tally.count < 2:
-        return _empty(tally, floor * error_limit, error_limit)
+        return no_subjects(tally, floor * error_limit, error_limit)
     total, variance = _error_sum(tally, name)
     count, noise = tally.count, tally.error_noise_stddev**2
     value = float(np.clip(total / count, floor, 1))
@@ -199,8 +202,10 @@ def _delong(tally: GroupTally, area: float) -> float:
     return float(sum(parts))
 
 
-def _newcombe(area: Float64Array, positives: float, negatives: float) -> Float64Array:
-    """Variance of an AUROC as a function of the AUROC alone (method 5)."""
+def newcombe_variance(
+    area: Float64Array, positives: Float64Array | float, negatives: Float64Array | float
+) -> Float64Array:
+    """Sampling variance of an AUROC as a function of the AUROC and the counts alone (method 5)."""
     half = (positives + negatives) / 2 - 1
     shape = 1 + half * (1 - area) / (2 - area) + half * area / (1 + area)
     return np.asarray(area * (1 - area) * shape / (positives * negatives))
@@ -209,13 +214,13 @@ def _newcombe(area: Float64Array, positives: float, negatives: float) -> Float64
 def _sampling_curve(tally: GroupTally) -> Float64Array:
     """Sampling variance at each AUROC of the grid."""
     positives, negatives = float(tally.positives.sum()), float(tally.negatives.sum())
-    curve = _newcombe(_GRID, positives, negatives)
+    curve = newcombe_variance(_GRID, positives, negatives)
     if min(positives, negatives) < 2:
         return curve
     area = float(tally.positives @ _negatives_below(tally)) / (positives * negatives)
     if not 0 < area < 1:
         return curve
-    shape = float(_newcombe(np.array([area]), positives, negatives)[0])
+    shape = float(newcombe_variance(np.array([area]), positives, negatives)[0])
     return curve * float(np.clip(_delong(tally, area) / shape, *_TRUSTED_DELONG))
 
 
@@ -273,13 +278,15 @@ def _between_roots(a: float, b: float, c: float) -> tuple[float, float]:
     return (-b - root) / (2 * a), (-b + root) / (2 * a)
 
 
-def _empty(tally: GroupTally, low: float, high: float) -> Estimate:
+def no_subjects(tally: GroupTally, low: float, high: float) -> Estimate:
+    """What is said of a figure for which there are no subjects; noise leaves that open."""
     if tally.noise_stddev == 0:
         return Estimate(None, None, None, "no subjects to compute it from")
     return Estimate(None, low, high, "too few subjects for the noise")
 
 
-def _one_class(tally: GroupTally) -> Estimate:
+def one_class(tally: GroupTally) -> Estimate:
+    """What is said of a figure that needs subjects on both sides of the clinical threshold."""
     if tally.noise_stddev == 0:
         return Estimate(None, None, None, "no subjects on one side of the clinical threshold")
     return Estimate(None, 0.0, 1.0, "too few subjects on one side of the clinical threshold")
@@ -298,7 +305,7 @@ def judge_width(
         blur: Standard error from noise alone. An interval that ends at the edge of the range
             looks narrower than the doubt is; this sees through it.
     """
-    if max(high - low, 2 * _Z95 * blur) <= widest:
+    if max(high - low, 2 * Z95 * blur) <= widest:
         return Estimate(float(value), float(low), float(high))
     note = f"too few subjects: the interval is wider than {widest:.2g}"
     return Estimate(None, float(low), float(high), note)

@@ -45,6 +45,7 @@ COMMENTS: dict[str, str] = {
     "fairness.age_bands": "lower bounds in years",
     "fairness.min_cell": "groups with fewer subjects are not reported",
     "fairness.bins": "bins of the score histograms",
+    "fairness.intersections": "true adds age bands by sex; one more table, so more noise in each",
     "fairness.holdout_fraction": "share of each site's subjects that never train",
     "coordinator": "Whose models the sites follow: every one is signed by this key.",
 }

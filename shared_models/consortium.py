@@ -29,11 +29,12 @@ from shared_models.roster import (
     check_key,
     read_roster,
 )
-from shared_models.tallies import ERROR_WEIGHT
+from shared_models.tallies import ERROR_WEIGHT, INTERSECTION, cross_groups
 from shared_models.toml import STRICT, ConfigError, load_toml
 
 Sex = Literal["female", "male", "other"]
 Mode = Literal["local", "distributed", "off"]
+Years = Annotated[int, Field(ge=0, le=120)]
 
 TALLY_SENSITIVITY = math.hypot(1.0, ERROR_WEIGHT)
 """L2 norm of one subject's contribution to one tally table; see :mod:`shared_models.tallies`."""
@@ -178,31 +179,31 @@ class FairnessConfig:
 
     ``age_bands`` are lower bounds in years: ``[18, 40, 60]`` means 18-39, 40-59 and 60+.
     ``epsilon`` covers all tallies of a run together. ``holdout_fraction`` of each site's subjects
-    never train; the model is judged on them alone.
+    never train; the model is judged on them alone. ``intersections`` adds a table, age band by sex.
     """
 
-    age_bands: Annotated[tuple[Annotated[int, Field(ge=0, le=120)], ...], Field(min_length=1)] = (
-        18,
-        40,
-        60,
-    )
+    age_bands: Annotated[tuple[Years, ...], Field(min_length=1)] = (18, 40, 60)
     sexes: Annotated[tuple[Sex, ...], Field(min_length=1)] = ("female", "male")
     min_cell: Annotated[int, Field(ge=5)] = 10
     bins: Annotated[int, Field(ge=4, le=64, multiple_of=2)] = 8
     epsilon: Annotated[float, Field(gt=0, le=1000)] = 3.0
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    intersections: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse bands or sexes that overlap.
+        """Refuse bands or sexes that overlap, and intersections with nothing to intersect.
 
         Raises:
-            ValueError: If bounds do not increase or a sex is named twice.
+            ValueError: If bounds do not increase, a sex is named twice, or all have one sex or age.
         """
         if list(self.age_bands) != sorted(set(self.age_bands)):
             msg = f"Expected increasing age_bands, got {list(self.age_bands)}"
             raise ValueError(msg)
         if len(set(self.sexes)) != len(self.sexes):
             msg = f"Expected each of sexes once, got {list(self.sexes)}"
+            raise ValueError(msg)
+        if self.intersections and min(len(self.age_bands), len(self.sexes)) < 2:
+            msg = "Expected at least two age_bands and two sexes where intersections = true"
             raise ValueError(msg)
 
     @property
@@ -276,10 +277,8 @@ class ConsortiumConfig:
 
         ``max_grad_norm`` is the norm of one subject's contribution to a table.
         """
-        released = [
-            len(self.tally_attributes(server_round))
-            for server_round in range(1, self.training.rounds + 1)
-        ]
+        rounds = range(1, self.training.rounds + 1)
+        released = [len(self.tally_attributes(server_round)) for server_round in rounds]
         return _plan(
             self.privacy,
             target_epsilon=self.fairness.epsilon,
@@ -298,7 +297,8 @@ class ConsortiumConfig:
         if not self.training.evaluates_after(server_round):
             return ()
         last = server_round == self.training.rounds
-        return ("overall", "age_band", "sex") if last else ("overall",)
+        crossed = (INTERSECTION,) if self.fairness.intersections else ()
+        return ("overall", "age_band", "sex", *crossed) if last else ("overall",)
 
     def tally_groups(self, server_round: int) -> Iterator[tuple[str, str]]:
         """Every (attribute, group) cell released after a round, empty ones too, in fixed order."""
@@ -306,6 +306,7 @@ class ConsortiumConfig:
             "overall": ("all",),
             "age_band": self.fairness.age_groups,
             "sex": self.fairness.sexes,
+            INTERSECTION: cross_groups(self.fairness.age_groups, self.fairness.sexes),
         }
         for attribute in self.tally_attributes(server_round):
             for group in groups[attribute]:

@@ -9,7 +9,7 @@ falls into one group of each table.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,9 @@ Float64Array = NDArray[np.float64]
 
 LOGIT_LIMIT = 2.0
 """Histogram range: log-odds from -2 to 2 (probability 0.12 to 0.88); the outer bins are open."""
+
+INTERSECTION = "age_band x sex"
+"""Attribute whose groups are an age band and a sex together."""
 
 ERROR_SUMS = 3
 ERROR_WEIGHT = 0.5
@@ -36,7 +39,7 @@ class SubjectScores:
         predicted: ``[S]`` predicted severity, in points of the instrument.
         score: ``[S]`` recorded severity, in points.
         positive: ``[S]`` True where the recorded severity reaches the threshold.
-        groups: For each attribute, ``[S]`` names of the subjects' groups.
+        groups: For ``"age_band"`` and ``"sex"``, ``[S]`` names of the subjects' groups.
     """
 
     logit: Float64Array
@@ -45,13 +48,29 @@ class SubjectScores:
     positive: NDArray[np.bool_]
     groups: dict[str, NDArray[np.str_]]
 
+    def members(self, attribute: str, group: str) -> NDArray[np.bool_]:
+        """``[S]`` True for the subjects of a group; of ``"overall"`` everybody.
+
+        >>> sexes, bands = np.array(["female", "male"]), np.array(["60+", "60+"])
+        >>> none = np.zeros(2)
+        >>> scores = SubjectScores(none, none, none, none > 0, {"sex": sexes, "age_band": bands})
+        >>> scores.members("age_band x sex", "60+ male").tolist()
+        [False, True]
+        """
+        if attribute == "overall":
+            return np.ones(len(self.score), dtype=bool)
+        if attribute != INTERSECTION:
+            return np.asarray(self.groups[attribute] == group)
+        pairs = zip(self.groups["age_band"], self.groups["sex"], strict=True)
+        return np.array([cross_groups([a], [b]) == (group,) for a, b in pairs], dtype=bool)
+
 
 @dataclass(frozen=True)
 class GroupTally:
     """Addable sums over the subjects of one group, with or without noise.
 
     Attributes:
-        attribute: ``"overall"``, ``"age_band"``, ``"sex"`` or ``"site"``.
+        attribute: ``"overall"``, ``"age_band"``, ``"sex"``, ``"age_band x sex"`` or ``"site"``.
         group: Name of the group.
         sums: ``[2 B + 3]``: histogram of positives, histogram of negatives, scaled error sums.
         noise_stddev: Standard deviation of the noise in each entry; 0 without noise.
@@ -106,6 +125,15 @@ class GroupTally:
         return self.noise_stddev / _ERROR_SCALE
 
 
+def cross_groups(age_bands: Iterable[str], sexes: Sequence[str]) -> tuple[str, ...]:
+    """Names of the groups of one age band and one sex, the sexes of each band together.
+
+    >>> cross_groups(["18-39", "40+"], ["female", "male"])
+    ('18-39 female', '18-39 male', '40+ female', '40+ male')
+    """
+    return tuple(f"{band} {sex}" for band in age_bands for sex in sexes)
+
+
 def bin_edges(bins: int) -> Float64Array:
     """``[B + 1]`` edges in log-odds; an edge at 0 separates the predicted classes."""
     edges = np.linspace(-LOGIT_LIMIT, LOGIT_LIMIT, bins + 1)
@@ -131,9 +159,7 @@ def count_tally(
         bins: Histogram bins B.
         error_limit: Errors larger than this many points count as this many.
     """
-    chosen = np.ones(len(scores.score), dtype=bool)
-    if attribute != "overall":
-        chosen = scores.groups[attribute] == group
+    chosen = scores.members(attribute, group)
     inner = bin_edges(bins)[1:-1]
     cell = np.digitize(scores.logit[chosen], inner)
     positive = scores.positive[chosen]

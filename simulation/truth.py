@@ -56,12 +56,11 @@ def _by_group(
     if not scores:
         return {}
     pooled = pool_scores(scores)
-    table = {("overall", "all"): _figures(pooled)}
-    fairness = learners[0].config.fairness
-    for attribute, groups in (("age_band", fairness.age_groups), ("sex", fairness.sexes)):
-        for group in groups:
-            chosen = pooled.groups[attribute] == group
-            table[attribute, group] = _figures(_select(pooled, chosen))
+    table = {}
+    config = learners[0].config
+    for attribute, group in config.tally_groups(config.training.rounds):
+        chosen = pooled.members(attribute, group)
+        table[attribute, group] = _figures(_select(pooled, chosen))
     for learner, own in zip(learners, scores, strict=True):
         table["site", learner.site.id] = _figures(own)
     return table

@@ -159,6 +159,53 @@ def test_tables_are_declared_for_every_evaluation_and_groups_only_at_the_end() -
     ]  # fmt: skip
 
 
+def test_intersections_are_one_more_table_at_the_end_and_cost_one_more_release() -> None:
+    training = TrainingConfig(rounds=10, evaluate_every=4)
+    plain, crossed = (
+        make_config(training=training, fairness=FairnessConfig(intersections=asked))
+        for asked in (False, True)
+    )
+    assert crossed.tally_attributes(4) == ("overall",)
+    assert crossed.tally_attributes(10) == ("overall", "age_band", "sex", "age_band x sex")
+    assert list(crossed.tally_groups(10))[6:] == [
+        ("age_band x sex", f"{band} {sex}")
+        for band in ("18-39", "40-59", "60+") for sex in ("female", "male")
+    ]  # fmt: skip
+    assert crossed.tally_plan().steps == plain.tally_plan().steps + 1
+    assert crossed.tally_plan().noise_multiplier > plain.tally_plan().noise_multiplier
+    assert crossed.tally_plan().max_grad_norm == plain.tally_plan().max_grad_norm
+    # The noise grows so that the epsilon does not, by an accountant of somebody else's.
+    plan = crossed.tally_plan()
+    one = pld.from_gaussian_mechanism(plan.noise_multiplier, sensitivity=1.0)
+    spent = one.self_compose(plan.steps).get_epsilon_for_delta(plan.delta)
+    assert 0.98 * crossed.fairness.epsilon < spent <= 1.002 * crossed.fairness.epsilon
+
+
+def test_a_secure_sum_pays_for_retries_of_the_largest_round_with_intersections() -> None:
+    config = make_config(
+        training=TrainingConfig(rounds=10, evaluate_every=4),
+        privacy=PrivacyConfig(mode="distributed", retries=2),
+        fairness=FairnessConfig(intersections=True),
+    )
+    assert config.tally_plan().steps == (1 + 1 + 4) + 2 * 4
+
+
+def test_a_study_file_of_old_has_no_intersections_and_the_same_plan() -> None:
+    text = '[study]\nname = "trial"\ninstrument = "phq9"\n[fairness]\nbins = 8\n'
+    old = parse_toml(text, ConsortiumConfig, name="c")
+    assert not old.fairness.intersections
+    assert old.tally_plan() == make_config().tally_plan()
+    assert "intersections = false" in new_study("trial", instrument="bdi2")
+
+
+@pytest.mark.parametrize(("bands", "sexes"), [((18,), ("female", "male")), ((18, 40), ("female",))])
+def test_intersections_of_a_single_group_are_refused(
+    bands: tuple[int, ...], sexes: tuple[str, ...]
+) -> None:
+    with pytest.raises(ValueError, match="at least two age_bands and two sexes"):
+        FairnessConfig(age_bands=bands, sexes=sexes, intersections=True)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("age", "group"), [(17.9, None), (18, "18-39"), (39.9, "18-39"), (40, "40-59"), (99, "60+")]
 )

@@ -7,10 +7,12 @@ import pytest
 
 from shared_models.consortium import TALLY_SENSITIVITY
 from shared_models.tallies import (
+    INTERSECTION,
     GroupTally,
     SubjectScores,
     bin_edges,
     count_tally,
+    cross_groups,
     largest_error,
     sum_tallies,
 )
@@ -77,6 +79,29 @@ def test_groups_partition_the_subjects_and_an_empty_group_is_all_zeros() -> None
     overall = count_tally(scores, "overall", "all", bins=BINS, error_limit=9)
     np.testing.assert_allclose(parts[0].sums + parts[1].sums, overall.sums)
     assert not count_tally(scores, "sex", "other", bins=BINS, error_limit=9).sums.any()
+
+
+def test_one_subject_moves_one_cell_of_a_table_of_intersections() -> None:
+    scores = make_scores(40)
+    rng = np.random.default_rng(1)
+    scores = SubjectScores(
+        scores.logit, scores.predicted, scores.score, scores.positive,
+        {**scores.groups, "age_band": rng.choice(["18-39", "40+"], 40)},
+    )  # fmt: skip
+    names = cross_groups(["18-39", "40+"], ["female", "male"])
+
+    def cells(of: SubjectScores) -> np.ndarray:
+        return np.stack(
+            [count_tally(of, INTERSECTION, name, bins=BINS, error_limit=9.0).sums for name in names]
+        )
+
+    whole = cells(scores)
+    overall = count_tally(scores, "overall", "all", bins=BINS, error_limit=9.0)
+    np.testing.assert_allclose(whole.sum(axis=0), overall.sums)
+    for index in range(40):
+        moved = whole - cells(without(scores, index))
+        assert (np.abs(moved).sum(axis=1) > 0).sum() == 1
+        assert np.linalg.norm(moved) <= TALLY_SENSITIVITY + 1e-12
 
 
 def test_sites_add_and_their_noises_add_in_quadrature() -> None:

@@ -14,9 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from server.fairness import FairnessReport, measure_fairness
-from server.groups import Cell
+from server.groups import OVERALL, Cell
+from server.recalibration import Recalibration, fit_recalibration
 from shared_models.consortium import Mode
-from shared_models.tallies import GroupTally
+from shared_models.tallies import GroupTally, sum_tallies
 
 NOTICE = "Research software: no output is a diagnosis."
 
@@ -58,19 +59,40 @@ class RoundReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Figures of the model after a round; made by :func:`evaluation_report`."""
+    """Figures of the model after a round; made by :func:`evaluation_report`.
+
+    Attributes:
+        server_round: Number of the round, from 1.
+        fairness: By group.
+        recalibration: What the sums say of the log-odds; None unless the study asks.
+    """
 
     server_round: int
     fairness: FairnessReport
+    recalibration: Recalibration | None = None
 
 
-def evaluation_report(
+@dataclass(frozen=True)
+class Release:
+    """Which model of a completed run is released, where that is not simply the last.
+
+    Attributes:
+        server_round: The round that made it.
+        why: How it was chosen, for reading.
+    """
+
+    server_round: int
+    why: str
+
+
+def evaluation_report(  # noqa: PLR0913 - what is known of a round, and the study's rules
     server_round: int,
     tallies: Iterable[GroupTally],
     *,
     score_range: tuple[float, float, float],
     min_cell: int,
     expected: Iterable[Cell] = (),
+    recalibrate: bool = False,
 ) -> EvaluationReport:
     """What may be published of the tallies of one round.
 
@@ -81,11 +103,16 @@ def evaluation_report(
         score_range: Lowest score, highest score and clinical threshold, in points.
         min_cell: Groups with fewer subjects, as noised, are suppressed.
         expected: Cells that were to be measured; those without a tally are ``not_reported``.
+        recalibrate: Whether slope and intercept of the log-odds are fitted.
     """
+    sums = sum_tallies(tallies)
     fairness = measure_fairness(
-        tallies, score_range=score_range, min_cell=min_cell, expected=expected
+        sums.values(), score_range=score_range, min_cell=min_cell, expected=expected
     )
-    return EvaluationReport(server_round, fairness)
+    fitted = None
+    if recalibrate and OVERALL in sums and fairness.overall.metrics:
+        fitted = fit_recalibration(sums[OVERALL])
+    return EvaluationReport(server_round, fairness, fitted)
 
 
 @dataclass(frozen=True)
@@ -154,6 +181,7 @@ class RunReport:
         seconds: By phase.
         truth: Only in a simulation.
         notice: What every report says.
+        release: Which model was released; None for the last.
     """
 
     run_id: str
@@ -183,11 +211,27 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=dict)
     truth: Truth | None = None
     notice: str = NOTICE
+    release: Release | None = None
+
+    @property
+    def judged(self) -> EvaluationReport | None:
+        """Evaluation of the released model, or of the last; None if there was none."""
+        if self.release is None:
+            return self.evaluations[-1] if self.evaluations else None
+        chosen = (e for e in self.evaluations if e.server_round == self.release.server_round)
+        return next(chosen, None)
+
+    @property
+    def released_round(self) -> int:
+        """The round that made the released model, or the last; 0 if there was none."""
+        if self.release is not None:
+            return self.release.server_round
+        return self.rounds[-1].server_round if self.rounds else 0
 
     @property
     def final(self) -> FairnessReport | None:
-        """Figures of the last evaluation, or None if the model was never judged."""
-        return self.evaluations[-1].fairness if self.evaluations else None
+        """Figures of the released model, or None if it was never judged."""
+        return self.judged.fairness if self.judged else None
 
     def to_json(self) -> str:
         """JSON of the report, without the truth of groups that are withheld."""

@@ -1,11 +1,15 @@
 """What each mitigation gains where a bias was planted: paired by seed, with 95 % intervals.
 
     python benchmarks/mitigation.py [--seeds 20] [--sites 8] [--subjects 100] [--fresh 150]
-                                    [--rounds 30] [--planted age=60] [--weight 4] [--json]
+                                    [--rounds 30] [--planted age=60|none] [--group age_band.60+]
+                                    [--weight 4] [--workers 2] [--json]
 
 In one group some behaviours show severity the other way round. Each option's rival is the same
 training without it, with the same cohort and the same noise. Every figure is exact and taken from
-fresh subjects of the same sites, who neither trained a model nor chose or recalibrated one.
+fresh subjects of the same sites, who neither trained a model nor chose or recalibrated one. A gain
+is an increase of AUROC or a decrease of log loss; ``used`` is how often the model was another one.
+Two causes of bad calibration are planted too: half the rounds, and subjects above the threshold
+counted three times.
 
 The sites' parts are computed for all subjects at once; on each seed's first round the result is
 held against the private step that sites run.
@@ -14,6 +18,7 @@ held against the private step that sites run.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +33,13 @@ from sklearn.metrics import roc_auc_score
 
 from client.learning.dataset import build_dataset
 from client.learning.evaluation import score_subjects, tally_table
-from client.learning.training import embed_subjects, item_share, make_items, subject_loss
+from client.learning.training import (
+    embed_subjects,
+    item_share,
+    make_items,
+    subject_loss,
+    subject_share,
+)
 from privacy.keys import public_line
 from privacy.noise import SeededNoise
 from privacy.training import clipped_sum
@@ -48,8 +59,11 @@ from simulation.mitigation_options import read_planted_bias
 from simulation.study import design_study
 from simulation.truth import pool_scores
 
+RANGE = (0.0, 27.0, 10.0)
 MODES = ("off", "distributed", "local")
-PLAIN, SHORT = "plain", "plain, half the rounds"
+FIGURES = ("worst group AUROC", "weighted group AUROC", "AUROC", "log loss")
+PLAIN, SHORT, ALARMED = "plain", "half the rounds", "above the threshold x 3"
+ABOVE = MitigationConfig(tuple(GroupWeight("sex", sex, 3.0, "above") for sex in ("female", "male")))
 
 
 @dataclass
@@ -108,7 +122,8 @@ def study(given, mode, mitigation, rounds, seed):
         mitigation=mitigation,
         sites=tuple(entries),
     )
-    cohort = replace(design.cohort, planted=read_planted_bias(given.planted))
+    planted = None if given.planted == "none" else read_planted_bias(given.planted)
+    cohort = replace(design.cohort, planted=planted)
     return replace(design, config=config, cohort=cohort)
 
 
@@ -231,29 +246,28 @@ def judge(design, material, embeddings, models, seed):
 
 def scores(network, sites, embeddings, state):
     set_head(network, state)
-    limits = (0, 27, 10)
     return pool_scores(
         [
-            score_subjects(network.eval(), subjects, limits, embeddings=own)
+            score_subjects(network.eval(), subjects, RANGE, embeddings=own)
             for subjects, own in zip(sites, embeddings, strict=True)
         ]
     )
 
 
-def figures(found, planted):
+def figures(found, group):
     """Exact figures of one model on fresh subjects."""
     of = {
-        f"{attribute} {group}": names == group
+        f"{attribute} {name}": names == name
         for attribute, names in found.groups.items()
-        for group in sorted(set(names.tolist()))
-        if group != "undeclared"
+        for name in sorted(set(names.tolist()))
+        if name != "undeclared"
     }
     areas = {g: roc_auc_score(found.positive[m], found.logit[m]) for g, m in of.items()}
     chance = np.clip(expit(found.logit), 1e-6, 1 - 1e-6)
     surprise = -np.log(np.where(found.positive, chance, 1 - chance))
     return {
         "worst group AUROC": min(areas.values()),
-        "planted group AUROC": areas[planted],
+        "weighted group AUROC": areas[group],
         "AUROC": roc_auc_score(found.positive, found.logit),
         "log loss": float(surprise.mean()),
     }
@@ -267,85 +281,137 @@ def one_seed(job):
         name: [embed_subjects(material.network, site) for site in sites]
         for name, sites in (("held_out", material.held_out), ("fresh", material.fresh))
     }
-    attribute, group = given.planted_group
-    weights = MitigationConfig((GroupWeight(attribute, group, given.weight),))
     subjects = [subject for site in material.training for subject in site]
-    plain_items = make_items(material.network, subjects, score_range=(0, 27, 10), head_only=True)
-    heavy_items = [
-        replace(item, share=weights.share_of({"age_band": s.age_band, "sex": s.sex}, above=False))
-        for item, s in zip(plain_items, subjects, strict=True)
-    ]
+    embedded = make_items(material.network, subjects, score_range=RANGE, head_only=True)
+    items = {
+        name: [
+            replace(item, share=subject_share(subject, RANGE[2], declared))
+            for item, subject in zip(embedded, subjects, strict=True)
+        ]
+        for name, declared in (
+            ("plain", MitigationConfig()),
+            ("group", MitigationConfig((GroupWeight(*given.group, given.weight),))),
+            ("above", ABOVE),
+        )
+    }
     found = {}
     for mode in MODES:
-
-        def told(state):
-            return figures(
-                scores(material.network, material.fresh, kept["fresh"], state),
-                f"{attribute} {group}",
-            )
-
-        none = MitigationConfig(recalibrate=True)
-        plain = study(given, mode, none, given.rounds, seed)
-        models = train(plain, material, plain_items, seed)
-        rows = found[mode] = {PLAIN: told(models[-1])}
-        heavy = study(given, mode, weights, given.rounds, seed)
-        weighed = train(heavy, material, heavy_items, seed)
-        rows["weights"] = told(weighed[-1])
-        in_loss = train(heavy, material, heavy_items, seed, in_loss=given.weight)
-        rows["weights in the loss alone"] = told(in_loss[-1])
-        fitted = judge(plain, material, kept["held_out"], models, seed)[-1].recalibration
-        rows["recalibrated"] = told(fold_into_head(models[-1], fitted))
-        rows["recalibrated"]["applied"] = float(fitted.is_applied)
-        for metric in ("auroc", "mae"):
-            choosing = MitigationConfig(choose="worst_group", metric=metric)
-            design = study(given, mode, choosing, given.rounds, seed)
-            release = choose_release(
-                judge(design, material, kept["held_out"], models, seed), choosing
-            )
-            rows[f"worst group by {metric}"] = told(models[release.server_round - 1])
-            moved = float(release.server_round != given.rounds)
-            rows[f"worst group by {metric}"]["applied"] = moved
-        half = study(given, mode, none, max(1, given.rounds // 2), seed)
-        early = train(half, material, plain_items, seed)
-        rows[SHORT] = told(early[-1])
-        fitted = judge(half, material, kept["held_out"], early, seed)[-1].recalibration
-        rows["recalibrated, half the rounds"] = told(fold_into_head(early[-1], fitted))
-        rows["recalibrated, half the rounds"]["applied"] = float(fitted.is_applied)
+        found[mode] = Trial(given, seed, mode, material, kept).rows(items)
     return found
+
+
+@dataclass
+class Trial:
+    """One seed in one mode."""
+
+    given: argparse.Namespace
+    seed: int
+    mode: str
+    material: Material
+    kept: dict
+
+    def rows(self, items):
+        """Figures of every option, by its name."""
+        given = self.given
+        group = MitigationConfig((GroupWeight(*given.group, given.weight),))
+        plain = self.study(MitigationConfig())
+        models = self.train(plain, items["plain"])
+        rows = {PLAIN: self.told(models[-1])}
+        heavy = self.study(group)
+        rows["group weights"] = self.told(self.train(heavy, items["group"])[-1])
+        inert = self.train(heavy, items["group"], in_loss=given.weight)
+        rows["weights in the loss alone"] = self.told(inert[-1])
+        for metric in ("auroc", "mae"):
+            rows[f"worst group by {metric}"] = self.choose(models, metric)
+        rows[f"{PLAIN}, recalibrated"] = self.recalibrate(plain, models)
+        half = self.study(MitigationConfig(), rounds=max(1, given.rounds // 2))
+        early = self.train(half, items["plain"])
+        rows[SHORT] = self.told(early[-1])
+        rows[f"{SHORT}, recalibrated"] = self.recalibrate(half, early)
+        above = self.study(ABOVE)
+        alarmed = self.train(above, items["above"])
+        rows[ALARMED] = self.told(alarmed[-1])
+        rows[f"{ALARMED}, recalibrated"] = self.recalibrate(above, alarmed)
+        return rows
+
+    def study(self, mitigation, rounds=None):
+        return study(self.given, self.mode, mitigation, rounds or self.given.rounds, self.seed)
+
+    def train(self, design, items, **options):
+        return train(design, self.material, items, self.seed, **options)
+
+    def told(self, state, **more):
+        found = scores(self.material.network, self.material.fresh, self.kept["fresh"], state)
+        return {**figures(found, " ".join(self.given.group)), **more}
+
+    def judge(self, design, models):
+        return judge(design, self.material, self.kept["held_out"], models, self.seed)
+
+    def choose(self, models, metric):
+        """The model that the noised figures of the groups choose, of the plain ones."""
+        choosing = MitigationConfig(choose="worst_group", metric=metric)
+        release = choose_release(self.judge(self.study(choosing), models), choosing)
+        moved = release.server_round != self.given.rounds
+        return self.told(models[release.server_round - 1], used=float(moved))
+
+    def recalibrate(self, design, models):
+        fitted = self.judge(design, models)[-1].recalibration
+        return self.told(fold_into_head(models[-1], fitted), used=float(fitted.is_applied))
+
+
+def rival_of(option):
+    """What an option is compared with; None for what is itself a rival of others."""
+    if option.endswith(", recalibrated"):
+        return option.removesuffix(", recalibrated")
+    return None if option in (PLAIN, SHORT) else PLAIN
 
 
 def summarise(found):
     """Mean of each figure and gain of each option, with intervals over seeds."""
     table = {}
     for mode in MODES:
-        for option in found[0][mode]:
-            rival = SHORT if option.endswith("half the rounds") else PLAIN
-            rows = [seed[mode] for seed in found]
-            for figure in rows[0][PLAIN]:
-                own = np.array([row[option][figure] for row in rows])
+        rows = [seed[mode] for seed in found]
+        for option, figure in itertools.product(rows[0], FIGURES):
+            rival = rival_of(option)
+            own = np.array([row[option][figure] for row in rows])
+            gain = None
+            if rival is not None:
                 base = np.array([row[rival][figure] for row in rows])
-                sign = -1 if figure == "log loss" else 1
-                known = [row[option].get("applied") for row in rows]
-                table[mode, option, figure] = (
-                    interval(own),
-                    None if option in (PLAIN, SHORT) else interval(sign * (own - base)),
-                    None if known[0] is None else float(np.mean(known)),
-                )
+                gain = interval((base - own) if figure == "log loss" else (own - base))
+            used = [row[option].get("used", 1.0) for row in rows]
+            table[mode, option, figure] = (interval(own), gain, float(np.mean(used)))
     return table
 
 
 def text_of(estimate, *, sign=""):
     if estimate.low is None:
-        return f"{estimate.value:{sign}.4f}"
-    return f"{estimate.value:{sign}.4f} [{estimate.low:{sign}.4f}, {estimate.high:{sign}.4f}]"
+        return f"{estimate.value:{sign}.3f}"
+    return f"{estimate.value:{sign}.3f} [{estimate.low:{sign}.3f}, {estimate.high:{sign}.3f}]"
 
 
-def verdict(gain):
+def mark(gain):
+    """Whether a gain may be claimed."""
     if gain.low is None:
-        return ""
-    if gain.low > 0:
-        return "gain"
-    return "loss" if gain.high < 0 else "interval includes 0"
+        return "?"
+    if gain.low == gain.high == 0:
+        return "="
+    if gain.low <= 0 <= gain.high:
+        return "0"
+    return "+" if gain.low > 0 else "-"
+
+
+def show(table):
+    """A row an option: its gains, or the values of what others are compared with."""
+    columns = [figure for figure in FIGURES if figure != "weighted group AUROC"]
+    print(f"{'mode':12s} {'option':36s} {'used':>5s}  " + "".join(f"{c:31s}" for c in columns))
+    for mode, option in dict.fromkeys((mode, option) for mode, option, _ in table):
+        cells = [table[mode, option, figure] for figure in columns]
+        told = [
+            text_of(v) if g is None else f"{text_of(g, sign='+')} {mark(g)}" for v, g, _ in cells
+        ]
+        used = "" if cells[0][1] is None else f"{cells[0][2]:.0%}"
+        print(f"{mode:12s} {option:36s} {used:>5s}  " + "".join(f"{cell:31s}" for cell in told))
+    print("+ a gain, - a loss: the interval excludes 0; 0: it does not; = the same figure")
 
 
 def main():
@@ -356,25 +422,20 @@ def main():
     parser.add_argument("--fresh", type=int, default=150, help="fresh subjects a site")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--epsilon", type=float, default=3.0)
-    parser.add_argument("--planted", default="age=60")
-    parser.add_argument("--weight", type=float, default=4.0, help="of the planted group")
+    parser.add_argument("--planted", default="age=60", help="or sex=female, sex=male, none")
+    parser.add_argument("--group", default="age_band.60+", help="that counts more often")
+    parser.add_argument("--weight", type=float, default=4.0, help="how often it counts")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print one object as the last line")
     given = parser.parse_args()
-    what, _, value = given.planted.partition("=")
-    given.planted_group = ("sex", value) if what == "sex" else ("age_band", f"{value}+")
+    given.group = tuple(given.group.split(".", 1))
     found = []
     with ProcessPoolExecutor(given.workers) as pool:
         for figures_of_seed in pool.map(one_seed, [(given, s) for s in range(given.seeds)]):
             found.append(figures_of_seed)
             print(f"{len(found)} of {given.seeds} seeds", flush=True)
     table = summarise(found)
-    print(f"{'mode':12s} {'option':31s} {'figure':20s} {'value':26s} {'gain':29s} used")
-    for (mode, option, figure), (value, gain, used) in table.items():
-        told = "" if gain is None else f"{text_of(gain, sign='+'):29s}"
-        share = "" if used is None else f"{used:.0%}"
-        ending = "" if gain is None else verdict(gain)
-        print(f"{mode:12s} {option:31s} {figure:20s} {text_of(value):26s} {told} {share} {ending}")
+    show(table)
     if given.json:
         print(json.dumps({"seeds": found}))
 

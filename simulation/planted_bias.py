@@ -23,7 +23,7 @@ class PlantedBias:
     """Who shows severity in another way, and how.
 
     Attributes:
-        sex: ``female`` or ``male``; None for every sex.
+        sex: ``female``, or ``male`` for everybody else, as the effects have it; None for all.
         from_age_years: Youngest age of the group.
         strength: 0 leaves the effects as they are, 1 removes those named, 2 reverses them.
         parameters: Behavioural parameters concerned.

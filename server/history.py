@@ -78,7 +78,7 @@ class Release:
 
     Attributes:
         server_round: The round that made it.
-        why: How it was chosen, for reading.
+        why: How it was chosen, in sentences.
     """
 
     server_round: int

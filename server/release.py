@@ -14,7 +14,7 @@ from server.groups import Cell, GroupMetrics
 from server.history import EvaluationReport, Release
 from shared_models.mitigation import MitigationConfig
 
-OPTIMISM = "chosen by the very figures shown here, which therefore flatter it"
+OPTIMISM = "It was chosen by the very figures that are shown, which therefore flatter it."
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,15 @@ def choose_release(
     groups = list(_figures(last, mitigation.metric))
     unknown = _unknown(last, groups)
     if not groups:
-        why = f"the last model: no group has a figure to choose by ({unknown})"
+        why = f"It is the last: no group has a figure to choose by ({unknown})."
         return Release(last.server_round, why)
     ranked = [c for e in evaluations if (c := _rank(e, groups, mitigation.metric))]
     best = max(ranked, key=lambda c: (c.value, c.server_round))
-    attribute, group = best.worst
     why = (
-        f"the best worst group of {len(ranked)} models by {mitigation.metric}: {attribute} {group} "
-        f"at {abs(best.value):.3g}; {OPTIMISM}"
+        f"Its worst group is the best of {_count(len(ranked))}: {_name(*best.worst)}, "
+        f"{mitigation.metric.upper()} {abs(best.value):.3g}. {OPTIMISM}"
     )
-    return Release(best.server_round, f"{why}; left out: {unknown}" if unknown else why)
+    return Release(best.server_round, f"{why} Left out: {unknown}." if unknown else why)
 
 
 def _rank(evaluation: EvaluationReport, groups: Sequence[Cell], metric: str) -> _Candidate | None:
@@ -87,7 +86,15 @@ def _compared(evaluation: EvaluationReport) -> list[GroupMetrics]:
 def _unknown(evaluation: EvaluationReport, known: Sequence[Cell]) -> str:
     """Groups without a figure, with what is said of them instead."""
     return ", ".join(
-        f"{g.attribute} {g.group} {g.state.replace('_', ' ') if not g.metrics else 'too few'}"
+        f"{_name(g.attribute, g.group)} {g.state.replace('_', ' ') if not g.metrics else 'too few'}"
         for g in _compared(evaluation)
         if (g.attribute, g.group) not in known
     )
+
+
+def _name(attribute: str, group: str) -> str:
+    return f"{'age' if attribute == 'age_band' else attribute} {group}"
+
+
+def _count(models: int) -> str:
+    return f"{models} judged models" if models > 1 else "the one model that can be compared"

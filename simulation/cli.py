@@ -306,7 +306,7 @@ def _show_result(screen: Screen, report: RunReport, *, peak_bytes: int) -> None:
     if isinstance(truth, dict) and truth["auroc"] is not None:
         screen.say(f"AUROC {truth['auroc']:.3f} exactly, which only a simulation can know.")
     if report.release:
-        screen.say(f"Released: round {report.release.server_round}, {report.release.why}.")
+        screen.say(f"Released: the model of round {report.released_round}. {report.release.why}")
     screen.say(report.notice)
 
 

@@ -1,10 +1,16 @@
 """A subject's weight at a site: from the agreed study and that subject alone."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from agreed_study import STUDY
 
+from client.approval.inspection import BundleView
+from client.approval.question import Request, describe_request
 from client.learning.dataset import SubjectClips
 from client.learning.training import item_share, make_items, subject_share
+from client.site import init_site
 from shared_models.mitigation import GroupWeight, MitigationConfig
 from shared_models.networks import make_network
 
@@ -67,3 +73,24 @@ def test_without_declared_weights_everybody_counts_once() -> None:
             network, subjects, score_range=RANGE, head_only=True, mitigation=mitigation
         )
         assert item.share == 1.0
+
+
+def test_who_approves_a_study_is_told_whom_it_counts_more_often(tmp_path: Path) -> None:
+    declared = """
+[mitigation]
+choose = "worst_group"
+recalibrate = true
+weights = [{attribute = "sex", group = "male", weight = 4.0, label = "above"}]
+"""
+    told = {}
+    for name, study in (("plain", STUDY), ("mitigating", STUDY + declared)):
+        file = tmp_path / f"{name}.toml"
+        file.write_text(study)
+        site = init_site(tmp_path / name, site_id="north", consortium_file=file)
+        asked = Request(site, site.consortium, None, BundleView("b" * 64, 1, (), ()))
+        topic = next(t for t in describe_request(asked) if t.title == "The study")
+        told[name] = "\n".join(topic.lines)
+    assert "patients of sex male, above the threshold count 4 times" in told["mitigating"]
+    assert "worst group is best is released" in told["mitigating"]
+    assert "recalibrated" in told["mitigating"]
+    assert not {"count", "worst", "recalibrated"} & set(told["plain"].split())

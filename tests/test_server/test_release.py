@@ -58,7 +58,7 @@ def test_the_model_whose_worst_group_is_best_is_released() -> None:
     release = choose_release(told, WORST)
     assert release is not None
     assert release.server_round == 20
-    assert "best worst group of 3 models by auroc" in release.why
+    assert "Its worst group is the best of 3 judged models: sex female, AUROC 0.984" in release.why
     assert "flatter" in release.why
 
 
@@ -107,7 +107,7 @@ def test_groups_missing_at_the_end_are_left_out_and_named() -> None:
     release = choose_release(told, WORST)
     assert release is not None
     assert release.server_round == 10
-    assert release.why.endswith("left out: sex male not reported")
+    assert release.why.endswith("Left out: sex male not reported.")
 
 
 def test_a_model_that_lacks_a_compared_group_is_no_candidate() -> None:
@@ -115,7 +115,7 @@ def test_a_model_that_lacks_a_compared_group_is_no_candidate() -> None:
     release = choose_release(told, WORST)
     assert release is not None
     assert release.server_round == 20
-    assert "of 1 models" in release.why
+    assert "of the one model that can be compared" in release.why
 
 
 KNOWN = Recalibration(1.5, -0.25, 0.1, 0.2, is_applied=True, why="the sums contradict it")
@@ -171,11 +171,11 @@ def test_an_entry_from_before_recalibration_still_reads(released) -> None:
 def test_the_page_shows_the_figures_of_the_released_model_and_says_so() -> None:
     first, last = make_report().evaluations
     corrected = (replace(first, recalibration=KNOWN), last)
-    chosen = make_report(evaluations=corrected, release=Release(1, "the best <worst> group"))
+    chosen = make_report(evaluations=corrected, release=Release(1, "The best <worst> group."))
     assert (chosen.released_round, chosen.final) == (1, first.fairness)
     page = render_page(chosen)
-    assert "Released is the model of round 1: the best &lt;worst&gt; group." in page
-    assert "log-odds -0.25 (standard errors 0.10 and 0.20)" in page
+    assert "Released is the model of round 1. The best &lt;worst&gt; group." in page
+    assert "log-odds \N{MINUS SIGN} 0.25 (standard errors 0.10 and 0.20)" in page
     assert RunReport.from_json(chosen.to_json()) == chosen
 
 

@@ -96,7 +96,7 @@ def test_the_command_line_takes_them_and_tells_the_released_round(tmp_path: Path
     )  # fmt: skip
     assert found.exit_code == 0, found.output
     assert json.loads(found.output.splitlines()[-1])["released_round"] in (1, 2)
-    assert "Released: round" in found.output
+    assert "Released: the model of round" in found.output
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@ r"""The private training step: one clipped gradient a subject, summed, noised, s
 Guarantees:
     Unit: the subject, with all clips and visits. Adjacency: add or remove one subject.
     Each subject's gradient (of the mean loss over that subject's clips) is clipped to L2 norm
-    C = max_grad_norm over all trainable parameters together, so the sum has sensitivity C. It
+    C = max_grad_norm over all trainable parameters together, and then scaled by a share in [0, 1]
+    that depends on nobody else, so the sum has sensitivity C. It
     is released with Gaussian noise of standard deviation noise_multiplier * C, divided by a
     constant chosen beforehand: one step is a Gaussian mechanism, Poisson-subsampled where
     sample_rate < 1. A subject whose gradient is not finite, or who has none, contributes zero.
@@ -86,19 +87,26 @@ class SubjectDPOptimizer(DPOptimizer):  # type: ignore[misc]
         """Releases in one step: always one, however many subjects it sums."""
         return 1
 
-    def accumulate(self, loss: Tensor) -> None:
+    def accumulate(self, loss: Tensor, share: float = 1.0) -> None:
         """Add one subject's clipped gradient to the sum.
 
         Args:
             loss: scalar, the mean over this subject's clips.
+            share: what the clipped gradient is scaled by, in [0, 1]; a function of declared
+                constants and of this subject alone. A factor of the loss would be lost in
+                clipping, which makes nearly all gradients equally long.
+
+        Raises:
+            ValueError: the share could make a contribution longer than the bound.
         """
+        _check_share(share)
         if not loss.requires_grad:
             return
         gradients = torch.autograd.grad(loss, self._trained, materialize_grads=True)
         norm = gradient_norm(gradients)
         if math.isfinite(norm):
             factor = min(1.0, self.max_grad_norm / norm) if norm > 0 else 1.0
-            torch._foreach_add_(self.sums, gradients, alpha=factor)
+            torch._foreach_add_(self.sums, gradients, alpha=factor * share)
 
     def add_noise(self) -> None:
         """Put the noised sum into each parameter's gradient and start the next sum."""
@@ -150,6 +158,11 @@ def private_step(
     optimizer.step()
 
 
+def _whole(_subject: object) -> float:
+    """The share of a subject that counts like any other."""
+    return 1.0
+
+
 def noised_gradient(  # noqa: PLR0913 - what is trained, on what and under which plan
     module: Network,
     subjects: Sequence[Subject],
@@ -158,6 +171,7 @@ def noised_gradient(  # noqa: PLR0913 - what is trained, on what and under which
     plan: PrivacyPlan,
     expected_subjects: int,
     noise: NoiseSource,
+    share_of: Callable[[Subject], float] = _whole,
 ) -> dict[str, Tensor]:
     """Noised mean gradient over the subjects: one release under the plan.
 
@@ -168,6 +182,7 @@ def noised_gradient(  # noqa: PLR0913 - what is trained, on what and under which
         plan: noise, clipping and sampling; not of mode ``off``.
         expected_subjects: the constant the noised sum is divided by, agreed beforehand.
         noise: where noise and sampling come from.
+        share_of: what each subject's clipped gradient is scaled by, in [0, 1].
 
     Returns:
         Gradient by the name of each trainable parameter.
@@ -177,19 +192,26 @@ def noised_gradient(  # noqa: PLR0913 - what is trained, on what and under which
         ValueError: the plan is of mode ``off``, or ``expected_subjects`` is not positive.
     """
     optimizer = _accumulate(
-        module, subjects, loss_of, plan=plan, expected_subjects=expected_subjects, noise=noise
+        module,
+        subjects,
+        loss_of,
+        plan=plan,
+        expected_subjects=expected_subjects,
+        noise=noise,
+        share_of=share_of,
     )
     optimizer.pre_step()
     return _take_gradients(module)
 
 
-def clipped_sum(
+def clipped_sum(  # noqa: PLR0913 - as above
     module: Network,
     subjects: Sequence[Subject],
     loss_of: Callable[[Network, Subject], Tensor],
     *,
     plan: PrivacyPlan,
     noise: NoiseSource,
+    share_of: Callable[[Subject], float] = _whole,
 ) -> dict[str, Tensor]:
     """Sum of the subjects' clipped gradients, without noise: one subject moves it by at most C.
 
@@ -201,6 +223,7 @@ def clipped_sum(
         loss_of: mean loss over one subject's clips, a scalar.
         plan: clipping and sampling; not of mode ``off``.
         noise: where the draws of sampling come from.
+        share_of: as for :func:`noised_gradient`.
 
     Returns:
         Sum by the name of each trainable parameter.
@@ -209,7 +232,15 @@ def clipped_sum(
         ModuleFaultError: the module would break the guarantee.
         ValueError: the plan is of mode ``off``.
     """
-    optimizer = _accumulate(module, subjects, loss_of, plan=plan, expected_subjects=1, noise=noise)
+    optimizer = _accumulate(
+        module,
+        subjects,
+        loss_of,
+        plan=plan,
+        expected_subjects=1,
+        noise=noise,
+        share_of=share_of,
+    )
     return dict(zip(_trainable(module), optimizer.sums, strict=True))
 
 
@@ -217,6 +248,7 @@ def plain_gradient(
     module: Network,
     subjects: Sequence[Subject],
     loss_of: Callable[[Network, Subject], Tensor],
+    share_of: Callable[[Subject], float] = _whole,
 ) -> dict[str, Tensor]:
     """Mean gradient over the subjects with no privacy at all, for comparison on simulated data.
 
@@ -224,6 +256,7 @@ def plain_gradient(
         module: its weights stay as they are.
         subjects: one item a subject.
         loss_of: mean loss over one subject's clips, a scalar.
+        share_of: what each subject's gradient is scaled by.
 
     Returns:
         Gradient by the name of each trainable parameter; zero without subjects.
@@ -231,7 +264,7 @@ def plain_gradient(
     parameters = _trainable(module)
     total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     for subject in subjects:
-        loss = loss_of(module, subject) / len(subjects)
+        loss = loss_of(module, subject) * share_of(subject) / len(subjects)
         parts = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
         for accumulated, part in zip(total.values(), parts, strict=True):
             accumulated.add_(part)
@@ -291,6 +324,7 @@ def _accumulate(  # noqa: PLR0913 - as its two callers
     plan: PrivacyPlan,
     expected_subjects: int,
     noise: NoiseSource,
+    share_of: Callable[[Subject], float],
 ) -> SubjectDPOptimizer:
     """An optimizer that holds the clipped sum over the plan's sample of subjects."""
     if plan.mode == "off":
@@ -307,7 +341,7 @@ def _accumulate(  # noqa: PLR0913 - as its two callers
         noise=noise,
     )
     for subject in sample_subjects(subjects, plan.sample_rate, noise):
-        optimizer.accumulate(loss_of(module, subject))
+        optimizer.accumulate(loss_of(module, subject), share_of(subject))
     return optimizer
 
 
@@ -322,6 +356,12 @@ def _take_gradients(module: nn.Module) -> dict[str, Tensor]:
             gradients[name] = parameter.grad
             parameter.grad = None
     return gradients
+
+
+def _check_share(share: float) -> None:
+    if not 0 <= share <= 1:
+        msg = f"Expected the share of a subject from 0 to 1, got {share!r}."
+        raise ValueError(msg)
 
 
 def _check_positive(**values: float) -> None:

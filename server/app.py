@@ -20,11 +20,12 @@ from flwr.serverapp import Grid, ServerApp
 from privacy.plan import PrivacyPlan
 from server.bundle import RUN_FOLDER
 from server.checkpoints import CheckpointError, CheckpointStore, make_durable
-from server.history import RunReport, SitePrivacy
+from server.history import Release, RunReport, SitePrivacy
 from server.models.beginning import first_network
 from server.pacing import pace_server_app
 from server.progress import Progress, read_progress, write_progress
 from server.quorum import QuorumError
+from server.release import choose_release
 from server.report import write_report
 from server.rounds import Rounds
 from server.run_folder import StoppedError, hold_run, load_present
@@ -116,6 +117,7 @@ def _make_report(
     plan, tally_plan = config.training_plan(), config.tally_plan()
     training_s = math.fsum(report.seconds for report in strategy.rounds)
     epsilon_sum, epsilon_site = _epsilons(strategy, plan)
+    release = None if failure else choose_release(strategy.evaluations, config.mitigation)
     return RunReport(
         run_id=strategy.run_id,
         study_name=config.study.name,
@@ -135,7 +137,7 @@ def _make_report(
         evaluations=tuple(strategy.evaluations),
         sites=_site_privacy(strategy),
         min_cell=config.fairness.min_cell,
-        weights_digest=digest_weights(strategy.model_state()),
+        weights_digest=_released_digest(strategy, release),
         consortium_digest=consortium.digest,
         versions={
             "vultus": version("vultus"),
@@ -146,7 +148,14 @@ def _make_report(
         status=_status(failure),
         status_detail=str(failure or ""),
         seconds={"total": seconds, "train": training_s, "evaluate": seconds - training_s},
+        release=release,
     )
+
+
+def _released_digest(strategy: ConsortiumStrategy, release: Release | None) -> str:
+    if release is None:
+        return digest_weights(strategy.model_state())
+    return strategy.rounds[release.server_round - 1].weights_digest
 
 
 def _epsilons(strategy: ConsortiumStrategy, plan: PrivacyPlan) -> tuple[float | None, float | None]:

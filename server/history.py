@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from server.fairness import FairnessReport, measure_fairness
 from server.groups import OVERALL, Cell
+from server.recalibration import Recalibration, fit_recalibration
 from server.reliability import ReliabilityBin, measure_reliability
 from shared_models.consortium import Mode
 from shared_models.tallies import GroupTally, sum_tallies
@@ -66,20 +67,36 @@ class EvaluationReport:
         fairness: Figures of all groups.
         reliability: Observed fraction by predicted probability, of all subjects together; empty
             where they are withheld, and in reports written before it was measured.
+        recalibration: What the sums say of the log-odds; None unless the study asks.
     """
 
     server_round: int
     fairness: FairnessReport
     reliability: tuple[ReliabilityBin, ...] = ()
+    recalibration: Recalibration | None = None
 
 
-def evaluation_report(
+@dataclass(frozen=True)
+class Release:
+    """Which model of a completed run is released, where that is not simply the last.
+
+    Attributes:
+        server_round: The round that made it.
+        why: How it was chosen, in sentences.
+    """
+
+    server_round: int
+    why: str
+
+
+def evaluation_report(  # noqa: PLR0913 - what is known of a round, and the study's rules
     server_round: int,
     tallies: Iterable[GroupTally],
     *,
     score_range: tuple[float, float, float],
     min_cell: int,
     expected: Iterable[Cell] = (),
+    recalibrate: bool = False,
 ) -> EvaluationReport:
     """What may be published of the tallies of one round.
 
@@ -90,6 +107,7 @@ def evaluation_report(
         score_range: Lowest score, highest score and clinical threshold, in points.
         min_cell: Groups with fewer subjects, as noised, are suppressed.
         expected: Cells that were to be measured; those without a tally are ``not_reported``.
+        recalibrate: Whether slope and intercept of the log-odds are fitted.
     """
     sums = sum_tallies(tallies)
     fairness = measure_fairness(
@@ -97,7 +115,9 @@ def evaluation_report(
     )
     known = fairness.overall.metrics
     reliability = measure_reliability(sums[OVERALL], min_cell=min_cell) if known else ()
-    return EvaluationReport(server_round, fairness, reliability)
+    asked = recalibrate and OVERALL in sums and known
+    fitted = fit_recalibration(sums[OVERALL]) if asked else None
+    return EvaluationReport(server_round, fairness, reliability, fitted)
 
 
 @dataclass(frozen=True)
@@ -166,6 +186,7 @@ class RunReport:
         seconds: By phase.
         truth: Only in a simulation.
         notice: What every report says.
+        release: Which model was released; None for the last.
     """
 
     run_id: str
@@ -195,15 +216,26 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=dict)
     truth: Truth | None = None
     notice: str = NOTICE
+    release: Release | None = None
 
     @property
     def judged(self) -> EvaluationReport | None:
-        """The last evaluation, or None if there was none."""
-        return self.evaluations[-1] if self.evaluations else None
+        """Evaluation of the released model, or of the last; None if there was none."""
+        if self.release is None:
+            return self.evaluations[-1] if self.evaluations else None
+        chosen = (e for e in self.evaluations if e.server_round == self.release.server_round)
+        return next(chosen, None)
+
+    @property
+    def released_round(self) -> int:
+        """The round that made the released model, or the last; 0 if there was none."""
+        if self.release is not None:
+            return self.release.server_round
+        return self.rounds[-1].server_round if self.rounds else 0
 
     @property
     def final(self) -> FairnessReport | None:
-        """Figures of the last evaluation, or None if the model was never judged."""
+        """Figures of the released model, or None if it was never judged."""
         return self.judged.fairness if self.judged else None
 
     def to_json(self) -> str:

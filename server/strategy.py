@@ -98,7 +98,8 @@ class ConsortiumStrategy:
         training = self.config.training
         self.optimizer = ServerOptimizer(
             trainable_state(network),
-            learning_rate=training.learning_rate,
+            # Sites scale weights down to at most 1, which keeps the bound on each subject.
+            learning_rate=training.learning_rate * self.config.mitigation.largest_weight,
             momentum=training.momentum,
             ema=training.ema,
         )
@@ -166,6 +167,7 @@ class ConsortiumStrategy:
                 score_range=self.config.study.score_range,
                 min_cell=self.config.fairness.min_cell,
                 expected=expected_cells(self.config, server_round),
+                recalibrate=self.config.mitigation.recalibrate,
             )
         )
         self.judged = server_round

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import asdict, fields, is_dataclass
 from typing import TYPE_CHECKING, cast
 
 import tomlkit
@@ -47,6 +47,11 @@ COMMENTS: dict[str, str] = {
     "fairness.bins": "bins of the score histograms",
     "fairness.intersections": "true adds age bands by sex; one more table, so more noise in each",
     "fairness.holdout_fraction": "share of each site's subjects that never train",
+    "mitigation": "What is done against differences between groups (docs/mitigation.md).",
+    "mitigation.weights": 'as [{attribute = "sex", group = "male", weight = 2.0}]',
+    "mitigation.choose": "worst_group releases the judged model whose worst group is best",
+    "mitigation.metric": "auroc or mae: what worst_group compares",
+    "mitigation.recalibrate": "fits slope and intercept of the log-odds to the noised sums",
     "coordinator": "Whose models the sites follow: every one is signed by this key.",
 }
 
@@ -112,8 +117,13 @@ def _table(name: str, section: DataclassInstance) -> Table:
         value = getattr(section, key.name)
         if value is None:
             continue
-        item = tomlkit.item(list(value) if isinstance(value, tuple) else value)
+        item = tomlkit.item(_listed(value) if isinstance(value, tuple) else value)
         if comment := COMMENTS.get(f"{name}.{key.name}"):
             item.comment(comment)
         table.add(key.name, item)
     return table
+
+
+def _listed(values: tuple[object, ...]) -> list[object]:
+    """A tuple as TOML writes it: plain values, or one inline table a section."""
+    return [asdict(cast("DataclassInstance", v)) if is_dataclass(v) else v for v in values]

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from privacy.accounting import calibrate_noise_multiplier
 from privacy.plan import PrivacyPlan
 from shared_models.features import SCHEMAS, FeatureSchema
+from shared_models.mitigation import MitigationConfig
 from shared_models.roster import (
     Name,
     Roster,
@@ -247,16 +248,19 @@ class ConsortiumConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     fairness: FairnessConfig = field(default_factory=FairnessConfig)
+    mitigation: MitigationConfig = field(default_factory=MitigationConfig)
     coordinator: CoordinatorConfig | None = None
     sites: tuple[SiteEntry, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse sites named twice.
+        """Refuse sites named twice, and weights of groups that the study does not have.
 
         Raises:
             ValueError: With every fault.
         """
         check_distinct(self.sites)
+        fairness = self.fairness
+        self.mitigation.check_groups({"age_band": fairness.age_groups, "sex": fairness.sexes})
 
     def site(self, site_id: str) -> SiteEntry | None:
         """The entry of a site, or None if it does not belong to the consortium."""
@@ -293,12 +297,15 @@ class ConsortiumConfig:
         return self.privacy.retries if self.privacy.mode == "distributed" else 0
 
     def tally_attributes(self, server_round: int) -> tuple[str, ...]:
-        """The tables that are released after a round: all of them at the end, one on the way."""
+        """The tables that are released after a round: all of them at the end, one on the way.
+
+        A study that chooses a model by its groups needs all of them every time.
+        """
         if not self.training.evaluates_after(server_round):
             return ()
-        last = server_round == self.training.rounds
+        by_group = self.mitigation.choose == "worst_group" or server_round == self.training.rounds
         crossed = (INTERSECTION,) if self.fairness.intersections else ()
-        return ("overall", "age_band", "sex", *crossed) if last else ("overall",)
+        return ("overall", "age_band", "sex", *crossed) if by_group else ("overall",)
 
     def tally_groups(self, server_round: int) -> Iterator[tuple[str, str]]:
         """Every (attribute, group) cell released after a round, empty ones too, in fixed order."""

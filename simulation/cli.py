@@ -58,6 +58,14 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         EngineName, typer.Option(help="local: in this process. ray: Flower's Ray engine.")
     ] = EngineName.LOCAL,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
+    mitigate: Annotated[
+        list[str] | None,
+        typer.Option(help="worst_group, recalibrate, or a weight as sex.female=1.5; repeatable."),
+    ] = None,
+    planted_bias: Annotated[
+        str | None,
+        typer.Option(help="A group that shows severity otherwise: sex=female, sex=male, age=60."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything, noise included.")] = 0,
     out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("study"),
     json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
@@ -66,6 +74,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     screen = Screen(json=json)
     require_new(out)
     _require_cohort(mode, sites)
+    from simulation.mitigation_options import with_mitigation
     from simulation.study import design_study, peak_memory_bytes, run_study
 
     try:
@@ -81,6 +90,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             engine=engine.value,
             workers=workers,
         )
+        design = with_mitigation(design, mitigate or (), planted_bias)
     except ValueError as error:
         raise InputError(str(error)) from error
     screen.say(f"{sites} sites x {subjects} subjects, {rounds} rounds, seed {seed}, into {out}")
@@ -250,7 +260,10 @@ def _progress(screen: Screen) -> AbstractContextManager[OnProgress]:
 
 def _summary(report: RunReport) -> dict[str, object]:
     """What a machine is told of a run."""
+    from simulation.truth import released_truth
+
     final = report.final
+    exact_auroc, exact_mae = released_truth(report)
     metrics = final.overall.metrics if final else {}
     auroc, mae, rmse = (metrics.get(name) for name in ("auroc", "mae", "rmse"))
     return {
@@ -267,7 +280,8 @@ def _summary(report: RunReport) -> dict[str, object]:
         "rmse": rmse.value if rmse else None,
         "seconds": report.seconds,
         "weights_digest": report.weights_digest,
-        "truth": {"auroc": report.truth.curve[-1][1], "mae": report.truth.curve[-1][2]}
+        "released_round": report.released_round,
+        "truth": {"auroc": exact_auroc, "mae": exact_mae}
         if report.truth and report.truth.curve
         else None,
     }
@@ -291,6 +305,8 @@ def _show_result(screen: Screen, report: RunReport, *, peak_bytes: int) -> None:
     truth = told["truth"]
     if isinstance(truth, dict) and truth["auroc"] is not None:
         screen.say(f"AUROC {truth['auroc']:.3f} exactly, which only a simulation can know.")
+    if report.release:
+        screen.say(f"Released: the model of round {report.released_round}. {report.release.why}")
     screen.say(report.notice)
 
 

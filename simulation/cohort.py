@@ -23,6 +23,7 @@ from simulation.behaviour import (
     simulate_series,
 )
 from simulation.effects import EFFECTS, Covariates, draw_parameters
+from simulation.planted_bias import PlantedBias
 
 Array = NDArray[np.float64]
 
@@ -53,6 +54,7 @@ class CohortDesign:
             should not have exactly the effects of the cohort it is used for.
         site_scale: Multiplies all differences between sites.
         label_noise: SD of the rating error as a share of the instrument's range.
+        planted: A group that shows severity in another way; None for the cohort as described.
     """
 
     sites: int = 8
@@ -65,6 +67,7 @@ class CohortDesign:
     effects_spread: float = 0.0
     site_scale: float = 1.0
     label_noise: float = 0.05
+    planted: PlantedBias | None = None
 
     def __post_init__(self) -> None:
         """Refuse a design that cannot be drawn.
@@ -205,9 +208,10 @@ def generate_site(design: CohortDesign, site_index: int) -> SiteCohort:
         age_years=np.array([float(recording.age_years) for recording in recordings]),
         female=np.array([float(recording.sex == "female") for recording in recordings]),
     )
+    severity_d = np.asarray(design.severity_d())
     parameters = draw_parameters(
         covariates,
-        design.severity_d(),
+        design.planted.apply(severity_d, covariates) if design.planted else severity_d,
         person_noise=np.concatenate([subject.person_noise for subject in subjects]),
         visit_noise=np.concatenate([subject.visit_noise for subject in subjects]),
     )

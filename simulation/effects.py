@@ -80,7 +80,7 @@ class Covariates:
 
 def draw_parameters(
     covariates: Covariates,
-    severity_d: Sequence[float],
+    severity_d: Sequence[float] | Array,
     *,
     person_noise: Array,
     visit_noise: Array,
@@ -89,7 +89,7 @@ def draw_parameters(
 
     Args:
         covariates: Of the recordings' subjects.
-        severity_d: ``[P]``, in the order of :data:`PARAMETERS`.
+        severity_d: ``[P]`` in the order of :data:`PARAMETERS`, or ``[R, P]``.
         person_noise: ``[R, P + 1]`` standard normal, equal over the visits of a subject; the last
             column is personal expressivity.
         visit_noise: ``[R, P]`` standard normal.
@@ -102,6 +102,6 @@ def draw_parameters(
     baseline = np.sqrt(1.0 - VISIT_SHARE) * own + np.sqrt(VISIT_SHARE) * visit_noise
     decades = np.outer((covariates.age_years - 45.0) / 20.0, [e.age_d for e in EFFECTS])
     female = np.outer(covariates.female - 0.5, [e.female_d for e in EFFECTS])
-    severity = np.outer(covariates.severity_z, np.asarray(severity_d) / SEVERITY_GAP)
+    severity = covariates.severity_z[:, None] * (np.asarray(severity_d) / SEVERITY_GAP)
     values = baseline + decades + female + severity
     return {name: values[:, column] for column, name in enumerate(PARAMETERS)}

@@ -29,14 +29,23 @@ def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path])
         sites: Folder of each site, in the order of the study.
     """
     learners = [open_learner((folder / "site.toml").absolute()) for folder in sites]
-    curve, scores = [], []
+    curve = []
+    released: list[SubjectScores] = []
     kept = learners[0].held_out_embeddings is not None
     for server_round in [r.server_round for r in (report.rounds if kept else report.evaluations)]:
         scores = [_score(learner, run_folder, server_round) for learner in learners]
         pooled = pool_scores(scores)
         error = float(np.abs(pooled.predicted - pooled.score).mean()) if len(pooled.score) else None
         curve.append((server_round, _auroc(pooled), error))
-    return Truth(tuple(curve), _by_group(learners, scores), NOTE)
+        released = scores if server_round <= report.released_round else released
+    return Truth(tuple(curve), _by_group(learners, released), NOTE)
+
+
+def released_truth(report: RunReport) -> tuple[float | None, float | None]:
+    """AUROC and MAE of the released model, exactly; None where they are not known."""
+    rows = report.truth.curve if report.truth else ()
+    known = {server_round: (auroc, mae) for server_round, auroc, mae in rows}
+    return known.get(report.released_round, (None, None))
 
 
 def _score(learner: Learner, run_folder: Path, server_round: int) -> SubjectScores:

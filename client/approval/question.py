@@ -114,7 +114,19 @@ def _describe_study(request: Request) -> Iterator[str]:
     tasks = ", ".join(study.tasks) or "all tasks"
     yield f"recordings of {tasks}; network '{config.network.name}'"
     yield f"{training.rounds} rounds, the model is judged {training.evaluations} times"
+    yield from _describe_mitigation(config)
     yield f"study file, SHA-256 {request.consortium.digest}"
+
+
+def _describe_mitigation(config: ConsortiumConfig) -> Iterator[str]:
+    """What the study does against differences between groups; nothing unless declared."""
+    for w in config.mitigation.weights:
+        who = "" if w.label == "any" else f", {w.label} the threshold"
+        yield f"patients of {w.attribute} {w.group}{who} count {w.weight:g} times in training"
+    if config.mitigation.choose == "worst_group":
+        yield "the judged model whose worst group is best is released, not simply the last"
+    if config.mitigation.recalibrate:
+        yield "the model's log-odds are recalibrated from the noised sums"
 
 
 def _describe_egress(request: Request) -> Iterator[str]:

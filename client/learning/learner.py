@@ -35,6 +35,7 @@ from client.learning.secure_sums import mask_vector
 from client.learning.training import (
     SubjectItem,
     embed_subjects,
+    item_share,
     make_items,
     site_gradient,
     subject_loss,
@@ -247,7 +248,12 @@ class Learner:
         items = self.head_items if self._head_only else self._make_items(head_only=False)
         if plan.mode == "distributed":
             summed = clipped_sum(
-                self.network.train(), items, subject_loss, plan=plan, noise=ChaChaNoise()
+                self.network.train(),
+                items,
+                subject_loss,
+                plan=plan,
+                noise=ChaChaNoise(),
+                share_of=item_share,
             )
             return self._mask(request, flatten_state(summed), plan, epsilon, purpose="train")
         update = site_gradient(
@@ -324,6 +330,7 @@ class Learner:
             self.dataset.training,
             score_range=self.config.study.score_range,
             head_only=head_only,
+            mitigation=self.config.mitigation,
         )
 
     def _admit(self, request: ModelRequest, plan: PrivacyPlan, *, kind: Kind) -> State:

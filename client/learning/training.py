@@ -17,6 +17,7 @@ from client.learning.dataset import SubjectClips
 from privacy.noise import NoiseSource
 from privacy.plan import PrivacyPlan
 from privacy.training import noised_gradient, plain_gradient
+from shared_models.mitigation import MitigationConfig
 from shared_models.networks import BehaviourNet
 from shared_models.weights import State
 
@@ -30,10 +31,12 @@ class SubjectItem:
     Attributes:
         inputs: ``(values, mask)`` for the whole network, or ``(embedding,)`` for the head alone.
         target: ``[C]`` severity in standard units, 0 at the clinical threshold.
+        share: Weight of the subject over the largest that the study has, in (0, 1].
     """
 
     inputs: tuple[Tensor, ...]
     target: Tensor
+    share: float = 1.0
 
 
 def standardise_scores(score: Tensor, score_range: tuple[float, float, float]) -> Tensor:
@@ -54,6 +57,7 @@ def make_items(
     *,
     score_range: tuple[float, float, float],
     head_only: bool,
+    mitigation: MitigationConfig | None = None,
 ) -> list[SubjectItem]:
     """The subjects as training takes them; runs the frozen trunk once if only the head trains."""
     device = network.head.weight.device
@@ -64,7 +68,27 @@ def make_items(
         ]
     else:
         inputs = [(embedding,) for embedding in embed_subjects(network, subjects)]
-    return [SubjectItem(i, t) for i, t in zip(inputs, targets, strict=True)]
+    shares = [subject_share(s, score_range[2], mitigation or MitigationConfig()) for s in subjects]
+    return [SubjectItem(i, t, w) for i, t, w in zip(inputs, targets, shares, strict=True)]
+
+
+def subject_share(subject: SubjectClips, threshold: float, mitigation: MitigationConfig) -> float:
+    """What a subject's clipped gradient is scaled by, in (0, 1]: from the study and itself alone.
+
+    Args:
+        subject: Whose groups and mean score count.
+        threshold: Clinical threshold, in points.
+        mitigation: The study's declared weights.
+    """
+    if not mitigation.weights:
+        return 1.0
+    groups = {"age_band": subject.age_band, "sex": subject.sex}
+    return mitigation.share_of(groups, above=bool(subject.score.mean() >= threshold))
+
+
+def item_share(item: SubjectItem) -> float:
+    """The share that was worked out for a subject."""
+    return item.share
 
 
 @torch.no_grad()
@@ -128,7 +152,7 @@ def site_gradient(
 ) -> State:
     """The gradient that a site releases: noised under the plan, or plain where privacy is off."""
     if plan.mode == "off":
-        gradient = plain_gradient(network, items, subject_loss)
+        gradient = plain_gradient(network, items, subject_loss, item_share)
         # The same fixed denominator as with privacy, so that only the noise differs.
         return {name: part * (len(items) / expected_subjects) for name, part in gradient.items()}
     return noised_gradient(
@@ -138,4 +162,5 @@ def site_gradient(
         plan=plan,
         expected_subjects=expected_subjects,
         noise=noise,
+        share_of=item_share,
     )

@@ -13,6 +13,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from server.recalibration import Recalibration
+
 FORMAT = 1
 
 
@@ -109,7 +111,7 @@ class ModelEntry:
         run_status: How the run ended: ``completed`` or ``failed``.
         server_round: Round that made it, from 1.
         rounds: Rounds that the study asks for.
-        is_final: Whether it is the last model of a run that was completed.
+        is_final: Whether it is the model that a completed run released.
         study: Name of the study.
         instrument: The questionnaire or rating scale predicted.
         score_range: Lowest score, highest score and threshold, in points.
@@ -126,6 +128,8 @@ class ModelEntry:
         versions: Of software, by name.
         parent: What the round began with.
         created_at: When it was registered, ISO 8601 with offset.
+        recalibration: What the sums say of its log-odds; None unless it was asked for. The weights
+            of the registry are those that the sites judged; exports carry the correction.
     """
 
     format: int
@@ -152,6 +156,7 @@ class ModelEntry:
     versions: dict[str, str]
     parent: Parent
     created_at: str
+    recalibration: Recalibration | None = None
 
     @property
     def overall(self) -> dict[str, Figure]:

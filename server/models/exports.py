@@ -16,6 +16,7 @@ from server.models.entries import ModelEntry
 from server.models.loading import entry_schema, make_entry_network, read_model
 from server.models.onnx_export import to_onnx
 from server.models.registration import coordinator_key, open_registry
+from server.recalibration import fold_into_head
 from server.signing import open_signing_key
 from server.workspace import Workspace
 from shared_models.consortium import load_consortium
@@ -91,11 +92,25 @@ def describe(entry: ModelEntry) -> dict[str, str]:
             {"instrument": entry.instrument, "lowest": low, "highest": high, "threshold": threshold}
         ),
         "lineage": entry.to_bytes().decode().strip(),
+        **_recalibration(entry),
+    }
+
+
+def _recalibration(entry: ModelEntry) -> dict[str, str]:
+    known = entry.recalibration
+    if known is None or not known.is_applied:
+        return {}
+    return {
+        "recalibration": (
+            f"The log-odds of this file are {known.slope:.6g} x those of the judged model "
+            f"{entry.weights_digest}, plus {known.intercept:.6g}. Rates at log-odds 0 in its "
+            "lineage are those of the judged model."
+        )
     }
 
 
 def _encode(workspace: Workspace, entry: ModelEntry, form: Format) -> bytes:
-    state = read_model(workspace, entry)
+    state = fold_into_head(read_model(workspace, entry), entry.recalibration)
     metadata = describe(entry)
     if form == "safetensors":
         return save(state, metadata=metadata)

@@ -23,6 +23,7 @@ from server.models.entries import (
     PrivacyTerms,
     RegistryError,
 )
+from server.recalibration import Recalibration
 from server.runs import REPORT_JSON
 from server.signing import model_file
 from server.workspace import CONSORTIUM_FILE
@@ -54,11 +55,6 @@ class EndedRun:
     def config(self) -> ConsortiumConfig:
         """The study's settings."""
         return self.consortium.config
-
-    @property
-    def last_round(self) -> int:
-        """Number of the last round that made a model; 0 if none did."""
-        return max((r.server_round for r in self.report.rounds), default=0)
 
     def round(self, server_round: int) -> RoundReport:
         """What happened in a round.
@@ -147,7 +143,7 @@ def describe_model(
         run_status=report.status,
         server_round=server_round,
         rounds=config.training.rounds,
-        is_final=report.status == "completed" and server_round == run.last_round,
+        is_final=report.status == "completed" and server_round == report.released_round,
         study=report.study_name,
         instrument=report.instrument,
         score_range=report.score_range,
@@ -164,6 +160,7 @@ def describe_model(
         versions=dict(report.versions),
         parent=parent,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        recalibration=_recalibration(run, server_round),
     )
 
 
@@ -227,6 +224,11 @@ def _privacy(run: EndedRun) -> PrivacyTerms:
         noise_multiplier=report.noise_multiplier,
         max_grad_norm=report.max_grad_norm,
     )
+
+
+def _recalibration(run: EndedRun, server_round: int) -> Recalibration | None:
+    judged = (e for e in run.report.evaluations if e.server_round == server_round)
+    return next((evaluation.recalibration for evaluation in judged), None)
 
 
 def _figures(run: EndedRun, server_round: int) -> tuple[GroupFigures, ...]:

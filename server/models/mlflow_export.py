@@ -75,7 +75,9 @@ def export_to_mlflow(
         RegistryError: If registry or weights are not as they were signed.
     """
     registry = open_registry(workspace)
-    last = {entry.run: entry for entry in registry.entries}
+    # A run's released model need not be its last.
+    told = sorted(registry.entries, key=lambda entry: (entry.run, entry.is_final, entry.number))
+    last = {entry.run: entry for entry in told}
     _refuse_changed(workspace, last.values())
     study = next((entry.study for entry in last.values()), "none")
     with _mlflow(tracking_uri) as client:

@@ -65,6 +65,7 @@ def list_facts(entry: ModelEntry) -> list[tuple[str, str]]:
                     f"delta {privacy.delta:g}; of the whole run"),
         ("AUROC", _figure(entry, "auroc")),
         ("MAE, points", _figure(entry, "mae")),
+        ("Calibration", _calibration(entry)),
         ("Weights", entry.weights_digest),
         ("File", f"{entry.file}, SHA-256 {entry.file_sha256}"),
         ("Made from", f"model {parent.number}" if parent.number else
@@ -81,6 +82,20 @@ def _figure(entry: ModelEntry, metric: str) -> str:
     if figure.low is None or figure.high is None:
         return f"{figure.value:.2f}"
     return f"{figure.value:.2f} ({figure.low:.2f} to {figure.high:.2f})"
+
+
+def _calibration(entry: ModelEntry) -> str:
+    known = entry.recalibration
+    if known is None:
+        return "as trained"
+    if known.slope_error is None or known.intercept_error is None:
+        return f"as trained: {known.why}"
+    fit = (
+        f"slope {known.slope:.2f} (SE {known.slope_error:.2f}), intercept {known.intercept:.2f} "
+        f"(SE {known.intercept_error:.2f})"
+    )
+    applied = "exports carry it" if known.is_applied else "not applied"
+    return f"{fit}; {applied}: {known.why}"
 
 
 def _epsilon(entry: ModelEntry) -> str:

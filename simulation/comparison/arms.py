@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from client.learning.learner import Learner
-from client.learning.training import SubjectItem, make_items, subject_loss
+from client.learning.training import SubjectItem, item_share, make_items, subject_loss
 from client.site import open_site
 from privacy.training import plain_gradient
 from server.aggregation import ServerOptimizer
@@ -21,7 +21,7 @@ from shared_models.weights import State, trainable_state
 from simulation.cohort import CohortDesign, generate_cohort
 from simulation.comparison.setting import Arm, Setting
 from simulation.study import StudyDesign, run_study, write_cohort
-from simulation.truth import pool_scores
+from simulation.truth import pool_scores, released_truth
 
 BEST_ALONE = "best site alone"
 """Chosen as sites could choose it: by held-out subjects of its own."""
@@ -91,11 +91,14 @@ def train_together(learners: Sequence[Learner], rounds: int) -> State:
     network.load_state_dict({**network.state_dict(), **start})
     training = config.training
     optimizer = ServerOptimizer(
-        start, training.learning_rate, momentum=training.momentum, ema=training.ema
+        start,
+        training.learning_rate * config.mitigation.largest_weight,
+        momentum=training.momentum,
+        ema=training.ema,
     )
     items = [item for learner in learners for item in _items(learner)]
     for _ in range(rounds):
-        optimizer.step(plain_gradient(network.train(), items, subject_loss))
+        optimizer.step(plain_gradient(network.train(), items, subject_loss, item_share))
         network.load_state_dict({**network.state_dict(), **optimizer.weights})
     return optimizer.average
 
@@ -136,8 +139,7 @@ def _learners(design: StudyDesign, folder: Path) -> list[Learner]:
 def _run(design: StudyDesign, folder: Path) -> Figures:
     """Through the very apps that sites and coordinator run."""
     report = run_study(design, folder, lambda *_: None)
-    assert report.truth is not None  # noqa: S101 - a simulated study has one
-    _, auroc, mae = report.truth.curve[-1]
+    auroc, mae = released_truth(report)
     return Figures(
         float("nan") if auroc is None else auroc,
         float("nan") if mae is None else mae,
@@ -179,6 +181,7 @@ def _items(learner: Learner) -> list[SubjectItem]:
         learner.dataset.training,
         score_range=config.study.score_range,
         head_only=config.network.trainable == "head",
+        mitigation=config.mitigation,
     )
 
 

@@ -81,7 +81,8 @@ def test_study_file_lists_every_setting_with_its_default() -> None:
         StudyConfig("north", "phq9")
     )
     tables = tomllib.loads(text)
-    assert {"study", "features", "network", "training", "privacy", "fairness"} == set(tables)
+    sections = {"study", "features", "network", "training", "privacy", "fairness", "mitigation"}
+    assert sections == set(tables)
     assert tables["training"]["rounds"] == 30
     assert "# smaller protects better" in text
 

@@ -3,7 +3,22 @@
 from __future__ import annotations
 
 # Commands join the program as their files are read; help lists them in this order.
-from client.commands import membership, partnership, recordings, subjects, uninstallation
+from client.commands import (
+    explanations,
+    membership,
+    partnership,
+    recordings,
+    subjects,
+    uninstallation,
+)
 from client.commands.line import app
 
-__all__ = ["app", "membership", "partnership", "recordings", "subjects", "uninstallation"]
+__all__ = [
+    "app",
+    "explanations",
+    "membership",
+    "partnership",
+    "recordings",
+    "subjects",
+    "uninstallation",
+]

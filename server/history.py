@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from server.fairness import FairnessReport, measure_fairness
 from server.groups import Cell
+from server.importance import ImportanceReport, measure_importance, split_importance
 from shared_models.consortium import Mode
 from shared_models.tallies import GroupTally
 
@@ -62,6 +63,8 @@ class EvaluationReport:
 
     server_round: int
     fairness: FairnessReport
+    importance: ImportanceReport | None = None
+    """Which behaviours moved the scores; None where the study does not ask, or not yet."""
 
 
 def evaluation_report(
@@ -82,10 +85,12 @@ def evaluation_report(
         min_cell: Groups with fewer subjects, as noised, are suppressed.
         expected: Cells that were to be measured; those without a tally are ``not_reported``.
     """
+    groups, importance = split_importance(tallies)
     fairness = measure_fairness(
-        tallies, score_range=score_range, min_cell=min_cell, expected=expected
+        groups, score_range=score_range, min_cell=min_cell, expected=expected
     )
-    return EvaluationReport(server_round, fairness)
+    measured = measure_importance(importance, fairness.overall) if importance else None
+    return EvaluationReport(server_round, fairness, measured)
 
 
 @dataclass(frozen=True)

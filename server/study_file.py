@@ -46,6 +46,7 @@ COMMENTS: dict[str, str] = {
     "fairness.min_cell": "groups with fewer subjects are not reported",
     "fairness.bins": "bins of the score histograms",
     "fairness.holdout_fraction": "share of each site's subjects that never train",
+    "fairness.importance": "true also sums which behaviours moved the scores; one more table",
     "coordinator": "Whose models the sites follow: every one is signed by this key.",
 }
 

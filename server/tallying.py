@@ -8,6 +8,7 @@ import numpy as np
 
 from privacy.secure_sum import FloatArray
 from shared_models.consortium import TALLY_SENSITIVITY, ConsortiumConfig
+from shared_models.importance import IMPORTANCE
 from shared_models.messages import TallyReply
 from shared_models.tallies import GroupTally
 
@@ -54,8 +55,8 @@ def summed_tallies(
 
 
 def expected_cells(config: ConsortiumConfig, server_round: int) -> list[tuple[str, str]]:
-    """Cells that are to be measured after a round."""
-    cells = list(config.tally_groups(server_round))
+    """Groups of subjects that are to be measured after a round."""
+    cells = [cell for cell in config.tally_groups(server_round) if cell[0] != IMPORTANCE]
     if server_round == config.training.rounds:
         cells += [("site", entry.id) for entry in config.sites]
     return cells

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from privacy.accounting import calibrate_noise_multiplier
 from privacy.plan import PrivacyPlan
 from shared_models.features import SCHEMAS, FeatureSchema
+from shared_models.importance import IMPORTANCE, IMPORTANCE_ROWS
 from shared_models.roster import (
     Name,
     Roster,
@@ -178,7 +179,7 @@ class FairnessConfig:
 
     ``age_bands`` are lower bounds in years: ``[18, 40, 60]`` means 18-39, 40-59 and 60+.
     ``epsilon`` covers all tallies of a run together. ``holdout_fraction`` of each site's subjects
-    never train; the model is judged on them alone.
+    never train; the model is judged on them alone. ``importance`` adds a table of what moved them.
     """
 
     age_bands: Annotated[tuple[Annotated[int, Field(ge=0, le=120)], ...], Field(min_length=1)] = (
@@ -191,6 +192,7 @@ class FairnessConfig:
     bins: Annotated[int, Field(ge=4, le=64, multiple_of=2)] = 8
     epsilon: Annotated[float, Field(gt=0, le=1000)] = 3.0
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
+    importance: bool = False
 
     def __post_init__(self) -> None:
         """Refuse bands or sexes that overlap.
@@ -298,7 +300,8 @@ class ConsortiumConfig:
         if not self.training.evaluates_after(server_round):
             return ()
         last = server_round == self.training.rounds
-        return ("overall", "age_band", "sex") if last else ("overall",)
+        extra = (IMPORTANCE,) if self.fairness.importance else ()
+        return ("overall", "age_band", "sex", *extra) if last else ("overall",)
 
     def tally_groups(self, server_round: int) -> Iterator[tuple[str, str]]:
         """Every (attribute, group) cell released after a round, empty ones too, in fixed order."""
@@ -306,6 +309,7 @@ class ConsortiumConfig:
             "overall": ("all",),
             "age_band": self.fairness.age_groups,
             "sex": self.fairness.sexes,
+            IMPORTANCE: IMPORTANCE_ROWS,
         }
         for attribute in self.tally_attributes(server_round):
             for group in groups[attribute]:

@@ -109,11 +109,12 @@ def _name(explanation: Explanation) -> str:
         for found, verb in ((up, "raised"), (down, "lowered"))
         if found
     ]
-    return f"{'; '.join(said)}."
+    sentence = "; ".join(said)
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _list(found: list[ExplainedBehaviour]) -> str:
-    named = [f"{one.group.title} ({show_signed(one.points)})" for one in found]
+    named = [f"{one.group.title.lower()} ({show_signed(one.points)})" for one in found]
     return named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
 
 

@@ -22,7 +22,7 @@ from simulation.cohort import CohortDesign, SiteCohort, generate_cohort
 SEED = 20_260_101
 """Of a cohort that no study, benchmark or trunk uses."""
 
-_CLOSE = 0.1
+_CLOSE = 0.15
 """Largest distance from the mean severity, as a share of the severities that occur."""
 
 
@@ -55,8 +55,8 @@ def pick_typical_clips(design: CohortDesign, *, clips: int = CLIPS) -> NDArray[n
 
 
 def write_typical_clips(path: Path) -> None:
-    """Write the clips that ship, half a megabyte at most."""
-    design = CohortDesign(sites=CLIPS, subjects_per_site=40, seed=SEED, visits=(1.0,))
+    """Write the clips that ship."""
+    design = CohortDesign(sites=CLIPS, subjects_per_site=80, seed=SEED, visits=(1.0,))
     clips = torch.from_numpy(pick_typical_clips(design)).to(torch.float16)
     save_file({TENSOR: clips}, path, metadata={"schema_digest": BEHAVIOUR.digest})
 

@@ -58,6 +58,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         EngineName, typer.Option(help="local: in this process. ray: Flower's Ray engine.")
     ] = EngineName.LOCAL,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Also sum which behaviours move the scores.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything, noise included.")] = 0,
     out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("study"),
     json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
@@ -80,6 +83,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             seed=seed,
             engine=engine.value,
             workers=workers,
+            importance=importance,
         )
     except ValueError as error:
         raise InputError(str(error)) from error

@@ -50,7 +50,16 @@ def explain(
 
     screen = Screen(json=json)
     site = open_site(folder)
-    explanation = explain_subject(site, open_model(site, model), subject, recording_id=recording)
+    chosen = open_model(site, model)
+    with screen.progress() as bar:
+        task = bar.add_task("Looking at every moment", total=None)
+        explanation = explain_subject(
+            site,
+            chosen,
+            subject,
+            recording_id=recording,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     page = write_explanation(explanation, site, now=datetime.now(UTC).astimezone())
     for sentence in tell(explanation):
         screen.say(sentence)

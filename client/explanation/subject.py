@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,11 +28,12 @@ from shared_models.tallies import Float64Array
 from shared_models.typical_clips import typical_clips
 
 Part = Literal["training", "held_out", "neither"]
+OnProgress = Callable[[int, int], None]
 
 TOLERANCE = 0.01
 """Largest part of all that moved the score that may be missing from the sum."""
 
-_STEPS = (8, 16, 32, 64)
+_STEPS = (8, 16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,12 @@ class Explanation:
 
 
 def explain_subject(
-    site: Site, model: ExplainedModel, subject_id: str, *, recording_id: str | None = None
+    site: Site,
+    model: ExplainedModel,
+    subject_id: str,
+    *,
+    recording_id: str | None = None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> Explanation:
     """What moved the score of a subject, or that of one recording.
 
@@ -141,6 +148,7 @@ def explain_subject(
         model: With verified weights.
         subject_id: The site's pseudonym.
         recording_id: Only this recording; all accepted ones of the study if None.
+        on_progress: Told what is done and what there is to do; begins anew for a closer look.
 
     Raises:
         InputError: If there is nothing of the subject that could be explained.
@@ -159,7 +167,7 @@ def explain_subject(
         )
         raise InputError(msg)
     values, mask = _join(kept, features, schema)
-    moved = _attribute(model, values, mask, config)
+    moved = _attribute(model, values, mask, config, on_progress)
     points = moved.points @ group_columns(schema)
     return Explanation(
         subject_id=subject_id,
@@ -210,18 +218,25 @@ def _join(
 
 
 def _attribute(
-    model: ExplainedModel, values: Tensor, mask: Tensor, config: ConsortiumConfig
+    model: ExplainedModel,
+    values: Tensor,
+    mask: Tensor,
+    config: ConsortiumConfig,
+    on_progress: OnProgress,
 ) -> Attribution:
     """The attribution with as many nodes as it takes until the parts add up."""
     member = group_columns(config.features.schema)
+    typical = typical_clips()
     for steps in _STEPS:
+        done = itertools.count(1)
         moved = attribute_score(
             model.network,
             values,
             mask,
             score_range=config.study.score_range,
-            typical=typical_clips(),
+            typical=typical,
             steps=steps,
+            advance=lambda done=done: on_progress(next(done), len(typical)),  # type: ignore[misc]
         )
         size = float(np.abs(moved.points.sum(axis=(0, 1)) @ member).sum())
         if abs(moved.gap) <= TOLERANCE * size:

@@ -1,21 +1,22 @@
 """How much each feature at each moment moved a score: integrated gradients, at the site only.
 
-The gradient of the score is integrated along the straight line from a neutral recording to the
-recording itself. What comes out adds up to the difference of the two scores, so that nothing is
-hidden and nothing is counted twice (completeness); it is checked, not assumed.
+The gradient of the score is integrated along straight lines from typical clips to the recorded one.
+What comes out adds up to the difference of the scores, so that nothing is hidden and nothing is
+counted twice (completeness); it is checked, not assumed.
 
-The neutral recording has every measured column at the centre of the schema, 0 in the network's own
-units, and is measured where the recording is measured. Those centres are public constants, the
-same for everybody at every site: a mean over a site's subjects would put other people's data into
-the explanation of one, and the explanations of two sites could not be compared. The mask stays
-as it is, because a moment without a face is no behaviour that one could have shown more or less of.
+The lines begin at clips of simulated faces that ship with the package, and the mean over them is
+taken. A face at rest, every column at the centre of the schema, would be simpler; but nobody's lids
+and lips rest for 15 s, so that blinks and speech would get large parts in everybody. A mean over a
+site's subjects would put other people's data into the explanation of one. The mask is the same at
+both ends: a moment without a face is no behaviour that one could have shown more or less of.
 
-Source: Sundararajan, Taly, Yan 2017 (arXiv:1703.01365), as implemented by Captum: Kokhlikyan et al.
-2020 (arXiv:2009.07896).
+Source: Sundararajan, Taly, Yan 2017 (arXiv:1703.01365), with several beginnings as Erion et al.
+2021 (10.1038/s42256-021-00343-w); computed by Captum: Kokhlikyan et al. 2020 (arXiv:2009.07896).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,11 +24,12 @@ from torch import Tensor, nn
 
 from shared_models.tallies import Float64Array
 
-PATHS = 16
-"""Typical clips that each clip is compared with."""
-
 STEPS = 8
-"""Nodes of the Gauss-Legendre rule on each line from a typical clip to the clip itself."""
+"""Nodes of the Gauss-Legendre rule on each line from a typical clip to the clip itself.
+
+Where all channels of a norm's group are at rest the network is steep, so that the sum meets the
+difference no faster than one over the nodes. Errors of different lines cancel in part.
+"""
 
 _BATCH = 256
 _SCORE = 0
@@ -67,6 +69,7 @@ def attribute_score(  # noqa: PLR0913 - clips, and how closely they are looked a
     score_range: tuple[float, float, float],
     typical: Tensor,
     steps: int = STEPS,
+    advance: Callable[[], None] = lambda: None,
 ) -> Attribution:
     """Integrated gradients of the mean score of a subject's clips, mean over typical clips.
 
@@ -77,6 +80,7 @@ def attribute_score(  # noqa: PLR0913 - clips, and how closely they are looked a
         score_range: Lowest score, highest score and clinical threshold, in points.
         typical: ``[R, T, F]`` normalised clips to begin from, R >= 1.
         steps: Nodes of each integral; more make the sum meet the difference more closely.
+        advance: Called after each typical clip.
     """
     from captum.attr import IntegratedGradients
 
@@ -100,6 +104,7 @@ def attribute_score(  # noqa: PLR0913 - clips, and how closely they are looked a
         )
         moved += part.detach().double()
         begun += _mean_score(network, start, seen)
+        advance()
     paths = len(typical)
     return Attribution(
         points=moved.cpu().numpy() * (unit / len(shown) / paths),

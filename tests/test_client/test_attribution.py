@@ -94,7 +94,7 @@ def test_on_the_shipped_network_the_parts_add_up_and_gaps_have_none() -> None:
     values, mask = draw_clips(2)
     network = make_net()
     found = attribute_score(
-        network, values, mask, score_range=RANGE, typical=typical_clips()[:4], steps=32
+        network, values, mask, score_range=RANGE, typical=typical_clips()[:4], steps=128
     )
     size = float(np.abs(found.points.sum(axis=(0, 1)) @ group_columns(BEHAVIOUR)).sum())
     assert size > 0.1
@@ -107,7 +107,7 @@ def test_a_sum_that_leaves_a_feature_out_does_not_add_up() -> None:
     """The broken variant: completeness is no formality."""
     values, mask = draw_clips(1)
     found = attribute_score(
-        make_net(), values, mask, score_range=RANGE, typical=typical_clips()[:4], steps=32
+        make_net(), values, mask, score_range=RANGE, typical=typical_clips()[:4], steps=16
     )
     net = np.abs(found.points.sum(axis=(0, 1)))
     without = found.points.copy()

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
 
 from server.fairness import FairnessReport, measure_fairness
 from server.groups import OVERALL, Cell
+from server.importance import ImportanceReport, measure_importance, split_importance
 from server.recalibration import Recalibration, fit_recalibration
 from server.reliability import ReliabilityBin, measure_reliability
 from shared_models.consortium import Mode
@@ -68,12 +69,14 @@ class EvaluationReport:
         reliability: Observed fraction by predicted probability, of all subjects together; empty
             where they are withheld, and in reports written before it was measured.
         recalibration: What the sums say of the log-odds; None unless the study asks.
+        importance: Which behaviours moved the scores; None where the study does not ask, or not yet.
     """
 
     server_round: int
     fairness: FairnessReport
     reliability: tuple[ReliabilityBin, ...] = ()
     recalibration: Recalibration | None = None
+    importance: ImportanceReport | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ def evaluation_report(  # noqa: PLR0913 - what is known of a round, and the stud
         expected: Cells that were to be measured; those without a tally are ``not_reported``.
         recalibrate: Whether slope and intercept of the log-odds are fitted.
     """
-    sums = sum_tallies(tallies)
+    groups, moved = split_importance(tallies)
+    sums = sum_tallies(groups)
     fairness = measure_fairness(
         sums.values(), score_range=score_range, min_cell=min_cell, expected=expected
     )
@@ -117,7 +121,8 @@ def evaluation_report(  # noqa: PLR0913 - what is known of a round, and the stud
     reliability = measure_reliability(sums[OVERALL], min_cell=min_cell) if known else ()
     asked = recalibrate and OVERALL in sums and known
     fitted = fit_recalibration(sums[OVERALL]) if asked else None
-    return EvaluationReport(server_round, fairness, reliability, fitted)
+    importance = measure_importance(moved, fairness.overall) if moved else None
+    return EvaluationReport(server_round, fairness, reliability, fitted, importance)
 
 
 @dataclass(frozen=True)

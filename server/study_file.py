@@ -47,6 +47,7 @@ COMMENTS: dict[str, str] = {
     "fairness.bins": "bins of the score histograms",
     "fairness.intersections": "true adds age bands by sex; one more table, so more noise in each",
     "fairness.holdout_fraction": "share of each site's subjects that never train",
+    "fairness.importance": "true also sums which behaviours moved the scores; one more table",
     "mitigation": "What is done against differences between groups (docs/mitigation.md).",
     "mitigation.weights": 'as [{attribute = "sex", group = "male", weight = 2.0}]',
     "mitigation.choose": "worst_group releases the judged model whose worst group is best",

@@ -20,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from privacy.accounting import calibrate_noise_multiplier
 from privacy.plan import PrivacyPlan
 from shared_models.features import SCHEMAS, FeatureSchema
+from shared_models.importance import IMPORTANCE, IMPORTANCE_ROWS
 from shared_models.mitigation import MitigationConfig
 from shared_models.roster import (
     Name,
@@ -180,7 +181,8 @@ class FairnessConfig:
 
     ``age_bands`` are lower bounds in years: ``[18, 40, 60]`` means 18-39, 40-59 and 60+.
     ``epsilon`` covers all tallies of a run together. ``holdout_fraction`` of each site's subjects
-    never train; the model is judged on them alone. ``intersections`` adds a table, age band by sex.
+    never train; the model is judged on them alone. ``intersections`` adds a table, age band by sex;
+    ``importance`` one of what moved the scores.
     """
 
     age_bands: Annotated[tuple[Years, ...], Field(min_length=1)] = (18, 40, 60)
@@ -190,6 +192,7 @@ class FairnessConfig:
     epsilon: Annotated[float, Field(gt=0, le=1000)] = 3.0
     holdout_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.4
     intersections: bool = False
+    importance: bool = False
 
     def __post_init__(self) -> None:
         """Refuse bands or sexes that overlap, and intersections with nothing to intersect.
@@ -305,7 +308,8 @@ class ConsortiumConfig:
             return ()
         by_group = self.mitigation.choose == "worst_group" or server_round == self.training.rounds
         crossed = (INTERSECTION,) if self.fairness.intersections else ()
-        return ("overall", "age_band", "sex", *crossed) if by_group else ("overall",)
+        moved = (IMPORTANCE,) if self.fairness.importance else ()
+        return ("overall", "age_band", "sex", *crossed, *moved) if by_group else ("overall",)
 
     def tally_groups(self, server_round: int) -> Iterator[tuple[str, str]]:
         """Every (attribute, group) cell released after a round, empty ones too, in fixed order."""
@@ -314,6 +318,7 @@ class ConsortiumConfig:
             "age_band": self.fairness.age_groups,
             "sex": self.fairness.sexes,
             INTERSECTION: cross_groups(self.fairness.age_groups, self.fairness.sexes),
+            IMPORTANCE: IMPORTANCE_ROWS,
         }
         for attribute in self.tally_attributes(server_round):
             for group in groups[attribute]:

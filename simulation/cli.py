@@ -66,6 +66,9 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         str | None,
         typer.Option(help="A group that shows severity otherwise: sex=female, sex=male, age=60."),
     ] = None,
+    importance: Annotated[
+        bool, typer.Option("--importance", help="Also sum which behaviours move the scores.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything, noise included.")] = 0,
     out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("study"),
     json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
@@ -89,6 +92,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             seed=seed,
             engine=engine.value,
             workers=workers,
+            importance=importance,
         )
         design = with_mitigation(design, mitigate or (), planted_bias)
     except ValueError as error:

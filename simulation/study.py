@@ -71,6 +71,7 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
     seed: int,
     engine: Engine = "local",
     workers: int = 1,
+    importance: bool = False,
 ) -> StudyDesign:
     """The study that ``vultus-simulate run`` describes.
 
@@ -85,7 +86,7 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
         network=NetworkConfig(name=network, trainable=trainable),  # type: ignore[arg-type]
         training=TrainingConfig(rounds=rounds, quorum=sites, evaluate_every=max(1, rounds // 2)),
         privacy=PrivacyConfig(mode=mode, target_epsilon=epsilon),
-        fairness=FairnessConfig(epsilon=epsilon),
+        fairness=FairnessConfig(epsilon=epsilon, importance=importance),
     )
     cohort = CohortDesign(sites=sites, subjects_per_site=subjects, seed=seed)
     return StudyDesign(config, cohort, engine, workers)

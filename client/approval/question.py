@@ -130,7 +130,13 @@ def _describe_mitigation(config: ConsortiumConfig) -> Iterator[str]:
 
 
 def _describe_egress(request: Request) -> Iterator[str]:
-    yield LEAVES[request.consortium.config.privacy.mode]
+    config = request.consortium.config
+    yield LEAVES[config.privacy.mode]
+    if config.fairness.importance:
+        yield (
+            "sums over held-out patients of how much each behaviour moved the model's score, "
+            "protected as the counts are"
+        )
     yield (
         "this site's name, version, public key and signatures, how far its ledger and log have "
         "come, and refusals"

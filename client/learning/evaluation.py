@@ -14,6 +14,7 @@ from client.learning.training import embed_subjects, restore_scores
 from privacy.noise import NoiseSource
 from privacy.plan import PrivacyPlan
 from shared_models.consortium import ConsortiumConfig
+from shared_models.importance import IMPORTANCE
 from shared_models.networks import BehaviourNet
 from shared_models.tallies import Float64Array, SubjectScores, count_tally, largest_error
 
@@ -55,12 +56,13 @@ def score_subjects(
 def tally_table(
     scores: SubjectScores, config: ConsortiumConfig, *, server_round: int
 ) -> Float64Array:
-    """``[G, 2 B + 3]`` exact tallies of every declared cell, in the order all parties know."""
+    """``[G, 2 B + 3]`` exact tallies of every declared group, in the order all parties know."""
     limit = largest_error(config.study.score_range)
     return np.stack(
         [
             count_tally(scores, attribute, group, bins=config.fairness.bins, error_limit=limit).sums
             for attribute, group in config.tally_groups(server_round)
+            if attribute != IMPORTANCE
         ]
     )
 

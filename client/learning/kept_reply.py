@@ -1,4 +1,4 @@
-"""What an answer depends on, as one digest, and how a reply is written down and read again."""
+"""What an answer depends on, as one digest, and how messages are written down and read again."""
 
 from __future__ import annotations
 
@@ -8,11 +8,25 @@ import json
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from google.protobuf.message import DecodeError
 
 from privacy.plan import PrivacyPlan
 from shared_models.consortium import ConsortiumConfig
-from shared_models.messages import MaskedReply, ModelRequest, ModelUpdate, TallyReply
-from shared_models.records import decode_masked, decode_tallies, decode_update, encode_reply
+from shared_models.messages import (
+    MaskedReply,
+    MessageError,
+    ModelRequest,
+    ModelUpdate,
+    TallyReply,
+)
+from shared_models.records import (
+    decode_masked,
+    decode_model_request,
+    decode_tallies,
+    decode_update,
+    encode_model_request,
+    encode_reply,
+)
 from shared_models.signed_models import Kind, model_statement
 
 Answer = ModelUpdate | TallyReply | MaskedReply
@@ -51,6 +65,27 @@ def pack_reply(reply: Answer) -> bytes:
     """A reply as bytes, exactly as it is going to travel."""
     data: bytes = recorddict_to_proto(encode_reply(reply)).SerializeToString()
     return data
+
+
+def pack_request(request: ModelRequest) -> bytes:
+    """A request as bytes, exactly as it came: the coordinator's signature stays good."""
+    data: bytes = recorddict_to_proto(encode_model_request(request)).SerializeToString()
+    return data
+
+
+def unpack_request(data: bytes) -> ModelRequest:
+    """The request that :func:`pack_request` wrote down; nothing of it is checked but its form.
+
+    Raises:
+        MessageError: If it is damaged, or another version of this program wrote it.
+        WeightsError: The same.
+    """
+    try:
+        content = unpack_content(data)
+    except DecodeError as error:
+        msg = "Expected a request as it was kept, got other bytes"
+        raise MessageError(msg) from error
+    return decode_model_request(content)
 
 
 def unpack_content(data: bytes) -> RecordDict:

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from client.learning.admission import RefusedError, check_request, require_member
@@ -22,6 +23,8 @@ from client.learning.charging import Charges
 from client.learning.dataset import SubjectDataset, build_dataset
 from client.learning.egress import digest_content
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
+from client.learning.importance import measure_importance
+from client.learning.kept_model import keep_model
 from client.learning.kept_reply import (
     Answer,
     digest_question,
@@ -55,6 +58,7 @@ from privacy.secure_sum import (
     public_bytes,
 )
 from privacy.training import clipped_sum
+from shared_models.importance import IMPORTANCE
 from shared_models.messages import (
     HelloRequest,
     MaskedReply,
@@ -67,7 +71,7 @@ from shared_models.messages import (
 )
 from shared_models.networks import BehaviourNet, make_network
 from shared_models.signed_models import Kind
-from shared_models.tallies import SubjectScores
+from shared_models.tallies import Float64Array, SubjectScores
 from shared_models.weights import (
     State,
     WeightsError,
@@ -220,6 +224,8 @@ class Learner:
                 steps = self._steps(request, kind)
                 epsilon = self._charges.charge(request, plan, subjects, steps=steps, entry=entry)
             self.network.load_state_dict(weights)
+            if kind == "evaluate":
+                keep_model(self.site, request)
             make = self._make_update if kind == "train" else self._make_tallies
             reply = make(request, plan, epsilon)
             self.outbox.keep(entry, pack_reply(reply))
@@ -267,11 +273,25 @@ class Learner:
         return ModelUpdate(self.site.id, request.server_round, request.base_digest, sent, epsilon)
 
     def _make_tallies(self, request: ModelRequest, plan: PrivacyPlan, epsilon: float) -> Answer:
-        exact = tally_table(self.score_held_out(), self.config, server_round=request.server_round)
+        exact = self._tally_exactly(request.server_round)
         if plan.mode == "distributed":
             return self._mask(request, exact.ravel(), plan, epsilon, purpose="evaluate")
         noised = add_tally_noise(exact, plan, self._noise(request, "evaluate"))
         return TallyReply(self.site.id, request.server_round, request.base_digest, noised, epsilon)
+
+    def _tally_exactly(self, server_round: int) -> Float64Array:
+        """Every table of the round, without noise; never leaves."""
+        exact = tally_table(self.score_held_out(), self.config, server_round=server_round)
+        if IMPORTANCE not in self.config.tally_attributes(server_round):
+            return exact
+        return np.concatenate(
+            [
+                exact,
+                measure_importance(
+                    self.network, self.dataset.held_out, self.config, columns=exact.shape[1]
+                ),
+            ]
+        )
 
     @contextmanager
     def _without_forgotten(self) -> Iterator[None]:

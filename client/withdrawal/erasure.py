@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.explanation.place import erase_explanation
 from client.learning.outbox import open_outbox
 from client.recordings.delimited import read_rows
 from client.site import Site
@@ -144,6 +145,7 @@ def forget_subject(site: Site, subject_id: str) -> Erasure:
     exclusion = open_exclusions(site).add(subject_id, present)
     # The last replies may hold the subject. They are not told again, and not made anew.
     open_outbox(site).empty()
+    erase_explanation(site, subject_id)
     before = find_certificates(site, exclusion)
     # What a crashed attempt had destroyed already stands in the exclusion alone. An extraction
     # may have put more before the exclusion was on record, and none can since.

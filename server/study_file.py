@@ -10,6 +10,7 @@ from tomlkit import TOMLDocument
 from tomlkit.items import AoT, Table
 
 from shared_models.consortium import ConsortiumConfig, CoordinatorConfig
+from shared_models.roster import SiteEntry
 from shared_models.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -73,10 +74,9 @@ def render_study(config: ConsortiumConfig) -> str:
         values = getattr(config, section.name)
         if section.name != "sites" and values is not None:
             _add_section(document, section.name, values)
-    text = tomlkit.dumps(document)
     for site in config.sites:
-        text = with_site(text, site.id, weight=site.weight, public_key=site.public_key)
-    return text
+        _add_site(document, site)
+    return tomlkit.dumps(document)
 
 
 def with_coordinator(text: str, *, public_key: str) -> str:
@@ -89,14 +89,18 @@ def with_coordinator(text: str, *, public_key: str) -> str:
 def with_site(text: str, site_id: str, *, weight: int, public_key: str) -> str:
     """The study file with one more site; comments and order stay."""
     document = tomlkit.parse(text)
+    _add_site(document, SiteEntry(site_id, weight, public_key))
+    return tomlkit.dumps(document)
+
+
+def _add_site(document: TOMLDocument, site: SiteEntry) -> None:
     if "sites" not in document:
         document.add(tomlkit.nl())
         document.add("sites", tomlkit.aot())
     entry = tomlkit.table()
-    entry.update({"id": site_id, "weight": weight, "public_key": public_key})
+    entry.update({"id": site.id, "weight": site.weight, "public_key": site.public_key})
     entry.add(tomlkit.nl())
     cast(AoT, document["sites"]).append(entry)
-    return tomlkit.dumps(document)
 
 
 def _add_section(document: TOMLDocument, name: str, values: DataclassInstance) -> None:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from client.site import Site, init_site
+from client.site import Site, init_site, prepare_identity
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from client.storage.store import FeatureStore, StoredRecording
-from privacy.keys import public_line
 from privacy.vault import Vault
 from server.signing import ready_signing_key
 from server.study_file import render_study
@@ -40,13 +39,11 @@ def found_consortium(
     """
     study_file = folder / CONSORTIUM_FILE
     config = replace(config, coordinator=CoordinatorConfig(ready_signing_key(folder)))
-    study_file.write_text(render_study(config), encoding="utf-8")
-    entries = []
-    for site_id in site_ids:
-        site = init_site(site_folder(folder, site_id), site_id=site_id, consortium_file=study_file)
-        entries.append(SiteEntry(site_id, weight, public_line(site.identity_key)))
-    complete = replace(config, sites=tuple(entries))
-    study_file.write_text(render_study(complete), encoding="utf-8")
+    entries = [
+        SiteEntry(site_id, weight, prepare_identity(site_folder(folder, site_id)))
+        for site_id in site_ids
+    ]
+    study_file.write_text(render_study(replace(config, sites=tuple(entries))), encoding="utf-8")
     return [
         init_site(
             site_folder(folder, site_id),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +22,14 @@ CONSORTIUM_FILE = "consortium.toml"
 SITES_FOLDER = "sites"
 
 
-def found_consortium(
-    folder: Path, config: ConsortiumConfig, site_ids: Sequence[str], *, weight: int, seed: int
+def found_consortium(  # noqa: PLR0913 - a study, its sites, and who is told
+    folder: Path,
+    config: ConsortiumConfig,
+    site_ids: Sequence[str],
+    *,
+    weight: int,
+    seed: int,
+    on_site: Callable[[int], None] = lambda _: None,
 ) -> list[Site]:
     """Set up every site and the study file that lists them all.
 
@@ -33,6 +39,7 @@ def found_consortium(
         site_ids: Names of the sites.
         weight: Subjects that each site is counted with.
         seed: Fixes the noise of every site.
+        on_site: Told how many sites are ready.
 
     Returns:
         The sites, opened.
@@ -44,16 +51,18 @@ def found_consortium(
         for site_id in site_ids
     ]
     study_file.write_text(render_study(replace(config, sites=tuple(entries))), encoding="utf-8")
-    return [
-        init_site(
+    sites = []
+    for site_id in site_ids:
+        site = init_site(
             site_folder(folder, site_id),
             site_id=site_id,
             consortium_file=study_file,
             simulation_seed=seed,
             allow_no_privacy=config.privacy.mode == "off",
         )
-        for site_id in site_ids
-    ]
+        sites.append(site)
+        on_site(len(sites))
+    return sites
 
 
 def site_folder(folder: Path, site_id: str) -> Path:

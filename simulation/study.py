@@ -6,12 +6,15 @@ noise's seed and the way messages travel differ.
 
 from __future__ import annotations
 
+import itertools
 import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from flwr.app import Message
 
 from client.app import SITE_CONFIG
 from client.site import Site
@@ -28,6 +31,7 @@ from shared_models.consortium import (
 )
 from shared_models.networks import NETWORKS
 from simulation.cohort import CohortDesign, generate_cohort
+from simulation.open_files import allow_open_files
 from simulation.sites import (
     CONSORTIUM_FILE,
     found_consortium,
@@ -97,7 +101,7 @@ def write_cohort(design: StudyDesign, folder: Path, on_progress: OnProgress) -> 
     Returns:
         Folder of each site.
     """
-    sites = _found_sites(design, folder)
+    sites = _found_sites(design, folder, on_progress)
     cohorts = generate_cohort(design.cohort)
     for index, (site, own) in enumerate(zip(sites, cohorts, strict=True), start=1):
         write_recordings(site.paths.recordings, own.recordings)
@@ -123,7 +127,7 @@ def write_video_cohort(
     from simulation.casting import command_for
     from simulation.faces import render_video
 
-    sites = _found_sites(design, folder)
+    sites = _found_sites(design, folder, on_progress)
     cohorts = list(generate_cohort(design.cohort))
     total = sum(len(own.recordings) for own in cohorts)
     done = 0
@@ -156,6 +160,8 @@ def run_study(design: StudyDesign, folder: Path, on_progress: OnProgress) -> Run
         QuorumError: If sites refused; the report then says why.
     """
     started = time.monotonic()
+    if design.engine == "local":
+        allow_open_files(design.cohort.sites, workers=design.workers)
     folder.mkdir(parents=True, exist_ok=True)
     sites = write_cohort(design, folder, on_progress)
     run_folder = folder / RUN
@@ -170,7 +176,7 @@ def run_study(design: StudyDesign, folder: Path, on_progress: OnProgress) -> Run
     return _complete_report(design, sites, run_folder, total_s=time.monotonic() - started)
 
 
-def _found_sites(design: StudyDesign, folder: Path) -> list[Site]:
+def _found_sites(design: StudyDesign, folder: Path, on_progress: OnProgress) -> list[Site]:
     cohort = design.cohort
     # The number of subjects that train is public in a simulation; a real study agrees on a figure.
     share = 1 - design.config.fairness.holdout_fraction
@@ -180,6 +186,7 @@ def _found_sites(design: StudyDesign, folder: Path) -> list[Site]:
         [f"site-{index + 1:02d}" for index in range(cohort.sites)],
         weight=max(1, round(cohort.subjects_per_site * share)),
         seed=cohort.seed,
+        on_site=lambda done: on_progress("sites", done, cohort.sites),
     )
 
 
@@ -196,7 +203,12 @@ def _run_locally(
     from server.app import app as server_app
     from simulation.engine import run_in_process
 
-    rounds = design.config.training.rounds
+    answers = itertools.count(1)
+    expected = len(sites) * design.config.training.rounds
+
+    def on_reply(reply: Message) -> None:
+        if reply.metadata.message_type == "train":
+            on_progress("training", next(answers), expected)
 
     run_in_process(
         server_app,
@@ -204,11 +216,7 @@ def _run_locally(
         node_configs=[{SITE_CONFIG: str((site / "site.toml").absolute())} for site in sites],
         run_config={RUN_FOLDER: str(run_folder.absolute())},
         workers=design.workers,
-        on_reply=lambda reply: (
-            on_progress("training", int(reply.metadata.group_id), rounds)
-            if reply.metadata.message_type == "train"
-            else None
-        ),
+        on_reply=on_reply,
     )
 
 

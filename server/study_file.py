@@ -74,9 +74,9 @@ def render_study(config: ConsortiumConfig) -> str:
         values = getattr(config, section.name)
         if section.name != "sites" and values is not None:
             _add_section(document, section.name, values)
-    for site in config.sites:
-        _add_site(document, site)
-    return tomlkit.dumps(document)
+    text = tomlkit.dumps(document)
+    # Each as the text that with_site adds: a document would be parsed anew for every site.
+    return text + "\n" * bool(config.sites) + "".join(map(_site_text, config.sites))
 
 
 def with_coordinator(text: str, *, public_key: str) -> str:
@@ -89,18 +89,26 @@ def with_coordinator(text: str, *, public_key: str) -> str:
 def with_site(text: str, site_id: str, *, weight: int, public_key: str) -> str:
     """The study file with one more site; comments and order stay."""
     document = tomlkit.parse(text)
-    _add_site(document, SiteEntry(site_id, weight, public_key))
-    return tomlkit.dumps(document)
-
-
-def _add_site(document: TOMLDocument, site: SiteEntry) -> None:
     if "sites" not in document:
         document.add(tomlkit.nl())
         document.add("sites", tomlkit.aot())
+    entry = _site_table(SiteEntry(site_id, weight, public_key))
+    cast(AoT, document["sites"]).append(entry)
+    return tomlkit.dumps(document)
+
+
+def _site_text(site: SiteEntry) -> str:
+    document = tomlkit.document()
+    document.add("sites", tomlkit.aot())
+    cast(AoT, document["sites"]).append(_site_table(site))
+    return tomlkit.dumps(document)
+
+
+def _site_table(site: SiteEntry) -> Table:
     entry = tomlkit.table()
     entry.update({"id": site.id, "weight": site.weight, "public_key": site.public_key})
     entry.add(tomlkit.nl())
-    cast(AoT, document["sites"]).append(entry)
+    return entry
 
 
 def _add_section(document: TOMLDocument, name: str, values: DataclassInstance) -> None:

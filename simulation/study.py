@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from flwr.app import Message
+from scipy.stats import binom
 
 from client.app import SITE_CONFIG
 from client.site import Site
@@ -44,6 +45,7 @@ OnProgress = Callable[[str, int, int], None]
 """Called with a phase, what is done of it, and what there is to do."""
 
 RUN = "run"
+MANY_SITES = 50
 
 
 @dataclass(frozen=True)
@@ -84,15 +86,43 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
     if network not in NETWORKS:
         msg = f"Expected --network to be one of {sorted(NETWORKS)}, got {network!r}."
         raise ValueError(msg)
+    fairness = FairnessConfig(epsilon=epsilon)
     config = ConsortiumConfig(
         study=StudyConfig(name="simulated-study", instrument="phq9"),
         network=NetworkConfig(name=network, trainable=trainable),  # type: ignore[arg-type]
-        training=TrainingConfig(rounds=rounds, quorum=sites, evaluate_every=max(1, rounds // 2)),
+        training=TrainingConfig(
+            rounds=rounds,
+            quorum=quorum_of(sites, subjects, holdout_fraction=fairness.holdout_fraction),
+            evaluate_every=max(1, rounds // 2),
+        ),
         privacy=PrivacyConfig(mode=mode, target_epsilon=epsilon),
-        fairness=FairnessConfig(epsilon=epsilon),
+        fairness=fairness,
     )
     cohort = CohortDesign(sites=sites, subjects_per_site=subjects, seed=seed)
     return StudyDesign(config, cohort, engine, workers)
+
+
+def quorum_of(sites: int, subjects: int, *, holdout_fraction: float) -> int:
+    """Fewest sites that must answer: all of them, unless they are many and small.
+
+    A hash decides who is held out. Of a thousand sites with ten subjects each, some six have nobody
+    to train on or nobody to judge on, and refuse. As many as chance makes in all but one of a
+    million studies may.
+
+    >>> quorum_of(8, 10, holdout_fraction=0.4), quorum_of(1000, 100, holdout_fraction=0.4)
+    (8, 1000)
+    >>> quorum_of(1000, 10, holdout_fraction=0.4)
+    979
+
+    Args:
+        sites: Sites of the study.
+        subjects: Subjects at each.
+        holdout_fraction: Expected share of held-out subjects, between 0 and 1.
+    """
+    if sites < MANY_SITES:
+        return sites
+    is_one_sided = holdout_fraction**subjects + (1 - holdout_fraction) ** subjects
+    return max(1, sites - int(binom.isf(1e-6, sites, is_one_sided)))
 
 
 def write_cohort(design: StudyDesign, folder: Path, on_progress: OnProgress) -> list[Path]:

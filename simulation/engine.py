@@ -208,6 +208,16 @@ def run_in_process(  # noqa: PLR0913 - two apps, their configurations, and how t
         server_app(grid, Context(run_id, _SERVER_NODE_ID, {}, RecordDict(), run_config))
 
 
+def on_answers(message_type: str, tell: Callable[[], None]) -> ReplyHook:
+    """A hook that is called with each reply and tells of those to one type of message."""
+
+    def on_reply(reply: Message) -> None:
+        if reply.metadata.message_type == message_type:
+            tell()
+
+    return on_reply
+
+
 @contextmanager
 def _forked(nodes: Nodes, workers: int) -> Iterator[tuple[Connection, ...]]:
     """Worker processes that inherit the apps and contexts; ended on the way out."""

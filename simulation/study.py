@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from flwr.app import Message
 from scipy.stats import binom
 
 from client.app import SITE_CONFIG
@@ -231,14 +230,10 @@ def _run_locally(
 ) -> None:
     from client.app import app as client_app
     from server.app import app as server_app
-    from simulation.engine import run_in_process
+    from simulation.engine import on_answers, run_in_process
 
     answers = itertools.count(1)
     expected = len(sites) * design.config.training.rounds
-
-    def on_reply(reply: Message) -> None:
-        if reply.metadata.message_type == "train":
-            on_progress("training", next(answers), expected)
 
     run_in_process(
         server_app,
@@ -246,7 +241,7 @@ def _run_locally(
         node_configs=[{SITE_CONFIG: str((site / "site.toml").absolute())} for site in sites],
         run_config={RUN_FOLDER: str(run_folder.absolute())},
         workers=design.workers,
-        on_reply=on_reply,
+        on_reply=on_answers("train", lambda: on_progress("training", next(answers), expected)),
     )
 
 

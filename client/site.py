@@ -265,6 +265,19 @@ def _fill_folder(folder: Path, consortium: Consortium, site_id: str) -> None:
     write_atomic(folder / "README.txt", readme.encode())
 
 
+def prepare_identity(folder: Path) -> str:
+    """Public line of a site that has a folder and keys, and agrees to a study later.
+
+    Args:
+        folder: Where the site will live; made with mode 0700 if absent.
+    """
+    keys_folder = folder.expanduser().absolute() / "keys"
+    for path in (keys_folder.parent, keys_folder):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _make_keys(keys_folder)
+    return keys.public_line(keys.load_identity_key(keys_folder / IDENTITY_KEY))
+
+
 def _make_keys(folder: Path) -> None:
     """Each key that is not there yet."""
     if not (folder / STORAGE_KEY).exists():

@@ -69,7 +69,7 @@ class EvaluationReport:
         reliability: Observed fraction by predicted probability, of all subjects together; empty
             where they are withheld, and in reports written before it was measured.
         recalibration: What the sums say of the log-odds; None unless the study asks.
-        importance: Which behaviours moved the scores; None where the study does not ask, or not yet.
+        importance: Which behaviours moved the scores; None unless the study asks.
     """
 
     server_round: int

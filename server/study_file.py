@@ -10,6 +10,7 @@ from tomlkit import TOMLDocument
 from tomlkit.items import AoT, Table
 
 from shared_models.consortium import ConsortiumConfig, CoordinatorConfig
+from shared_models.roster import SiteEntry
 from shared_models.toml import parse_toml
 
 if TYPE_CHECKING:
@@ -81,9 +82,8 @@ def render_study(config: ConsortiumConfig) -> str:
         if section.name != "sites" and values is not None:
             _add_section(document, section.name, values)
     text = tomlkit.dumps(document)
-    for site in config.sites:
-        text = with_site(text, site.id, weight=site.weight, public_key=site.public_key)
-    return text
+    # Each as the text that with_site adds: a document would be parsed anew for every site.
+    return text + "\n" * bool(config.sites) + "".join(map(_site_text, config.sites))
 
 
 def with_coordinator(text: str, *, public_key: str) -> str:
@@ -99,11 +99,23 @@ def with_site(text: str, site_id: str, *, weight: int, public_key: str) -> str:
     if "sites" not in document:
         document.add(tomlkit.nl())
         document.add("sites", tomlkit.aot())
-    entry = tomlkit.table()
-    entry.update({"id": site_id, "weight": weight, "public_key": public_key})
-    entry.add(tomlkit.nl())
+    entry = _site_table(SiteEntry(site_id, weight, public_key))
     cast(AoT, document["sites"]).append(entry)
     return tomlkit.dumps(document)
+
+
+def _site_text(site: SiteEntry) -> str:
+    document = tomlkit.document()
+    document.add("sites", tomlkit.aot())
+    cast(AoT, document["sites"]).append(_site_table(site))
+    return tomlkit.dumps(document)
+
+
+def _site_table(site: SiteEntry) -> Table:
+    entry = tomlkit.table()
+    entry.update({"id": site.id, "weight": site.weight, "public_key": site.public_key})
+    entry.add(tomlkit.nl())
+    return entry
 
 
 def _add_section(document: TOMLDocument, name: str, values: DataclassInstance) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import field, replace
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
@@ -32,7 +33,7 @@ from shared_models.roster import (
     read_roster,
 )
 from shared_models.tallies import ERROR_WEIGHT, INTERSECTION, cross_groups
-from shared_models.toml import STRICT, ConfigError, load_toml
+from shared_models.toml import STRICT, ConfigError, parse_toml, read_text
 
 Sex = Literal["female", "male", "other"]
 Mode = Literal["local", "distributed", "off"]
@@ -398,7 +399,8 @@ def load_consortium(path: Path, *, roster: Path | None = None) -> Consortium:
             a site could then follow anybody's model.
         RosterError: If the roster is not signed for this study.
     """
-    config = load_toml(path, ConsortiumConfig)
+    text = read_text(path)
+    config = _parse_study(text, path.name)
     if config.coordinator is None:
         msg = (
             f"Missing key coordinator.public_key ({path.name}): sites follow signed models only. "
@@ -406,7 +408,13 @@ def load_consortium(path: Path, *, roster: Path | None = None) -> Consortium:
             "the study file; ask the coordinator for a file that has it."
         )
         raise ConfigError([msg])
-    consortium = Consortium(config, hashlib.sha256(path.read_bytes()).hexdigest())
+    consortium = Consortium(config, hashlib.sha256(text.encode()).hexdigest())
     if roster is None or not roster.exists():
         return consortium
     return consortium.with_roster(roster.read_bytes())
+
+
+@lru_cache(maxsize=4)
+def _parse_study(text: str, name: str) -> ConsortiumConfig:
+    """One object for all sites of a simulation: each holds the same text, which names them all."""
+    return parse_toml(text, ConsortiumConfig, name=name)

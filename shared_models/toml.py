@@ -56,12 +56,20 @@ def load_toml(path: Path, cls: type[T]) -> T:
     Raises:
         ConfigError: If the file is missing, unreadable or faulty.
     """
+    return parse_toml(read_text(path), cls, name=path.name)
+
+
+def read_text(path: Path) -> str:
+    """The file as it is, line ends too: encoded again it has the same digest.
+
+    Raises:
+        ConfigError: If the file is missing or no UTF-8 text.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8"
         raise ConfigError([f"Expected a readable file at {path}, got: {reason}."]) from error
-    return parse_toml(text, cls, name=path.name)
 
 
 def _describe(fault: object, name: str) -> str:

@@ -25,6 +25,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from simulation.array_codec import quick_arrays
+
 ReplyHook = Callable[[Message], None]
 
 _SERVER_NODE_ID = 1
@@ -199,11 +201,21 @@ def run_in_process(  # noqa: PLR0913 - two apps, their configurations, and how t
     }
     _keep_freed_memory()
     nodes = Nodes(client_app, contexts)
-    with _quiet_engine(), _one_thread(), _forked(nodes, workers) as connections:
+    with _quiet_engine(), _one_thread(), quick_arrays(), _forked(nodes, workers) as connections:
         grid = InProcessGrid(
             nodes, Run.create_empty(run_id), workers=connections, on_reply=on_reply
         )
         server_app(grid, Context(run_id, _SERVER_NODE_ID, {}, RecordDict(), run_config))
+
+
+def on_answers(message_type: str, tell: Callable[[], None]) -> ReplyHook:
+    """A hook that is called with each reply and tells of those to one type of message."""
+
+    def on_reply(reply: Message) -> None:
+        if reply.metadata.message_type == message_type:
+            tell()
+
+    return on_reply
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,10 +47,16 @@ class PartitionApp(ClientApp):
 
     def __call__(self, message: Message, context: Context) -> Message:
         """Answer as the site of this partition."""
-        folders = sorted(Path(str(context.run_config[SITES_FOLDER])).iterdir())
+        folders = _site_folders(str(context.run_config[SITES_FOLDER]))
         site = folders[int(context.node_config["partition-id"])]
         context.node_config[SITE_CONFIG] = str(site / "site.toml")
         return site_app(message, context)
+
+
+@cache
+def _site_folders(folder: str) -> tuple[Path, ...]:
+    """The sites in the same order in every process, listed once in each."""
+    return tuple(sorted(Path(folder).iterdir()))
 
 
 app = PartitionApp()

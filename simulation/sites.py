@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from client.site import Site, init_site
+from client.site import Site, init_site, prepare_identity
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from client.storage.store import FeatureStore, StoredRecording
-from privacy.keys import public_line
 from privacy.vault import Vault
 from server.signing import ready_signing_key
 from server.study_file import render_study
@@ -23,8 +22,14 @@ CONSORTIUM_FILE = "consortium.toml"
 SITES_FOLDER = "sites"
 
 
-def found_consortium(
-    folder: Path, config: ConsortiumConfig, site_ids: Sequence[str], *, weight: int, seed: int
+def found_consortium(  # noqa: PLR0913 - a study, its sites, and who is told
+    folder: Path,
+    config: ConsortiumConfig,
+    site_ids: Sequence[str],
+    *,
+    weight: int,
+    seed: int,
+    on_site: Callable[[int], None] = lambda _: None,
 ) -> list[Site]:
     """Set up every site and the study file that lists them all.
 
@@ -34,29 +39,30 @@ def found_consortium(
         site_ids: Names of the sites.
         weight: Subjects that each site is counted with.
         seed: Fixes the noise of every site.
+        on_site: Told how many sites are ready.
 
     Returns:
         The sites, opened.
     """
     study_file = folder / CONSORTIUM_FILE
     config = replace(config, coordinator=CoordinatorConfig(ready_signing_key(folder)))
-    study_file.write_text(render_study(config), encoding="utf-8")
-    entries = []
+    entries = [
+        SiteEntry(site_id, weight, prepare_identity(site_folder(folder, site_id)))
+        for site_id in site_ids
+    ]
+    study_file.write_text(render_study(replace(config, sites=tuple(entries))), encoding="utf-8")
+    sites = []
     for site_id in site_ids:
-        site = init_site(site_folder(folder, site_id), site_id=site_id, consortium_file=study_file)
-        entries.append(SiteEntry(site_id, weight, public_line(site.identity_key)))
-    complete = replace(config, sites=tuple(entries))
-    study_file.write_text(render_study(complete), encoding="utf-8")
-    return [
-        init_site(
+        site = init_site(
             site_folder(folder, site_id),
             site_id=site_id,
             consortium_file=study_file,
             simulation_seed=seed,
             allow_no_privacy=config.privacy.mode == "off",
         )
-        for site_id in site_ids
-    ]
+        sites.append(site)
+        on_site(len(sites))
+    return sites
 
 
 def site_folder(folder: Path, site_id: str) -> Path:

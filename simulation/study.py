@@ -6,12 +6,15 @@ noise's seed and the way messages travel differ.
 
 from __future__ import annotations
 
+import itertools
 import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+
+from scipy.stats import binom
 
 from client.app import SITE_CONFIG
 from client.site import Site
@@ -28,6 +31,7 @@ from shared_models.consortium import (
 )
 from shared_models.networks import NETWORKS
 from simulation.cohort import CohortDesign, generate_cohort
+from simulation.open_files import allow_open_files
 from simulation.sites import (
     CONSORTIUM_FILE,
     found_consortium,
@@ -40,6 +44,7 @@ OnProgress = Callable[[str, int, int], None]
 """Called with a phase, what is done of it, and what there is to do."""
 
 RUN = "run"
+MANY_SITES = 50
 
 
 @dataclass(frozen=True)
@@ -81,15 +86,43 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
     if network not in NETWORKS:
         msg = f"Expected --network to be one of {sorted(NETWORKS)}, got {network!r}."
         raise ValueError(msg)
+    fairness = FairnessConfig(epsilon=epsilon, importance=importance)
     config = ConsortiumConfig(
         study=StudyConfig(name="simulated-study", instrument="phq9"),
         network=NetworkConfig(name=network, trainable=trainable),  # type: ignore[arg-type]
-        training=TrainingConfig(rounds=rounds, quorum=sites, evaluate_every=max(1, rounds // 2)),
+        training=TrainingConfig(
+            rounds=rounds,
+            quorum=quorum_of(sites, subjects, holdout_fraction=fairness.holdout_fraction),
+            evaluate_every=max(1, rounds // 2),
+        ),
         privacy=PrivacyConfig(mode=mode, target_epsilon=epsilon),
-        fairness=FairnessConfig(epsilon=epsilon, importance=importance),
+        fairness=fairness,
     )
     cohort = CohortDesign(sites=sites, subjects_per_site=subjects, seed=seed)
     return StudyDesign(config, cohort, engine, workers)
+
+
+def quorum_of(sites: int, subjects: int, *, holdout_fraction: float) -> int:
+    """Fewest sites that must answer: all of them, unless they are many and small.
+
+    A hash decides who is held out. Of a thousand sites with ten subjects each, some six have nobody
+    to train on or nobody to judge on, and refuse. As many as chance makes in all but one of a
+    million studies may.
+
+    >>> quorum_of(8, 10, holdout_fraction=0.4), quorum_of(1000, 100, holdout_fraction=0.4)
+    (8, 1000)
+    >>> quorum_of(1000, 10, holdout_fraction=0.4)
+    979
+
+    Args:
+        sites: Sites of the study.
+        subjects: Subjects at each.
+        holdout_fraction: Expected share of held-out subjects, between 0 and 1.
+    """
+    if sites < MANY_SITES:
+        return sites
+    is_one_sided = holdout_fraction**subjects + (1 - holdout_fraction) ** subjects
+    return max(1, sites - int(binom.isf(1e-6, sites, is_one_sided)))
 
 
 def write_cohort(design: StudyDesign, folder: Path, on_progress: OnProgress) -> list[Path]:
@@ -98,7 +131,7 @@ def write_cohort(design: StudyDesign, folder: Path, on_progress: OnProgress) -> 
     Returns:
         Folder of each site.
     """
-    sites = _found_sites(design, folder)
+    sites = _found_sites(design, folder, on_progress)
     cohorts = generate_cohort(design.cohort)
     for index, (site, own) in enumerate(zip(sites, cohorts, strict=True), start=1):
         write_recordings(site.paths.recordings, own.recordings)
@@ -124,7 +157,7 @@ def write_video_cohort(
     from simulation.casting import command_for
     from simulation.faces import render_video
 
-    sites = _found_sites(design, folder)
+    sites = _found_sites(design, folder, on_progress)
     cohorts = list(generate_cohort(design.cohort))
     total = sum(len(own.recordings) for own in cohorts)
     done = 0
@@ -157,6 +190,8 @@ def run_study(design: StudyDesign, folder: Path, on_progress: OnProgress) -> Run
         QuorumError: If sites refused; the report then says why.
     """
     started = time.monotonic()
+    if design.engine == "local":
+        allow_open_files(design.cohort.sites, workers=design.workers)
     folder.mkdir(parents=True, exist_ok=True)
     sites = write_cohort(design, folder, on_progress)
     run_folder = folder / RUN
@@ -171,7 +206,7 @@ def run_study(design: StudyDesign, folder: Path, on_progress: OnProgress) -> Run
     return _complete_report(design, sites, run_folder, total_s=time.monotonic() - started)
 
 
-def _found_sites(design: StudyDesign, folder: Path) -> list[Site]:
+def _found_sites(design: StudyDesign, folder: Path, on_progress: OnProgress) -> list[Site]:
     cohort = design.cohort
     # The number of subjects that train is public in a simulation; a real study agrees on a figure.
     share = 1 - design.config.fairness.holdout_fraction
@@ -181,6 +216,7 @@ def _found_sites(design: StudyDesign, folder: Path) -> list[Site]:
         [f"site-{index + 1:02d}" for index in range(cohort.sites)],
         weight=max(1, round(cohort.subjects_per_site * share)),
         seed=cohort.seed,
+        on_site=lambda done: on_progress("sites", done, cohort.sites),
     )
 
 
@@ -195,9 +231,10 @@ def _run_locally(
 ) -> None:
     from client.app import app as client_app
     from server.app import app as server_app
-    from simulation.engine import run_in_process
+    from simulation.engine import on_answers, run_in_process
 
-    rounds = design.config.training.rounds
+    answers = itertools.count(1)
+    expected = len(sites) * design.config.training.rounds
 
     run_in_process(
         server_app,
@@ -205,11 +242,7 @@ def _run_locally(
         node_configs=[{SITE_CONFIG: str((site / "site.toml").absolute())} for site in sites],
         run_config={RUN_FOLDER: str(run_folder.absolute())},
         workers=design.workers,
-        on_reply=lambda reply: (
-            on_progress("training", int(reply.metadata.group_id), rounds)
-            if reply.metadata.message_type == "train"
-            else None
-        ),
+        on_reply=on_answers("train", lambda: on_progress("training", next(answers), expected)),
     )
 
 

@@ -13,6 +13,7 @@ from server.history import GroupTruth, RunReport, Truth
 from server.signing import model_file
 from shared_models.signed_models import load_signed_weights
 from shared_models.tallies import SubjectScores
+from shared_models.weights import State
 
 NOTE = "Exact figures on the held-out subjects of all sites; no coordinator could see them."
 
@@ -33,7 +34,8 @@ def measure_truth(report: RunReport, *, run_folder: Path, sites: Sequence[Path])
     released: list[SubjectScores] = []
     kept = learners[0].held_out_embeddings is not None
     for server_round in [r.server_round for r in (report.rounds if kept else report.evaluations)]:
-        scores = [_score(learner, run_folder, server_round) for learner in learners]
+        state = _load(learners[0], run_folder, server_round)
+        scores = [_score(learner, state) for learner in learners]
         pooled = pool_scores(scores)
         error = float(np.abs(pooled.predicted - pooled.score).mean()) if len(pooled.score) else None
         curve.append((server_round, _auroc(pooled), error))
@@ -48,14 +50,17 @@ def released_truth(report: RunReport) -> tuple[float | None, float | None]:
     return known.get(report.released_round, (None, None))
 
 
-def _score(learner: Learner, run_folder: Path, server_round: int) -> SubjectScores:
-    network = learner.network
-    state = load_signed_weights(
+def _load(learner: Learner, run_folder: Path, server_round: int) -> State:
+    """A round's model, read and verified once for all sites."""
+    return load_signed_weights(
         model_file(run_folder, server_round),
-        network.state_dict(),
+        learner.network.state_dict(),
         public_key=learner.site.consortium.coordinator_key,
     )
-    network.load_state_dict(state)
+
+
+def _score(learner: Learner, state: State) -> SubjectScores:
+    learner.network.load_state_dict(state)
     return learner.score_held_out()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -98,6 +98,18 @@ def build_dataset(
         training=tuple(s for s, held in zip(subjects, held_out, strict=True) if not held),
         held_out=tuple(s for s, held in zip(subjects, held_out, strict=True) if held),
     )
+
+
+def without_clips(dataset: SubjectDataset) -> SubjectDataset:
+    """The same subjects with their scores and groups; ``values`` and ``mask`` hold no clip."""
+
+    def emptied(subjects: Iterable[SubjectClips]) -> tuple[SubjectClips, ...]:
+        # Copies: a slice would keep all clips alive.
+        return tuple(
+            replace(s, values=s.values[:0].clone(), mask=s.mask[:0].clone()) for s in subjects
+        )
+
+    return SubjectDataset(emptied(dataset.training), emptied(dataset.held_out))
 
 
 def _gather_clips(

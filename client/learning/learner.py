@@ -20,7 +20,7 @@ from torch import Tensor
 from client.learning.admission import RefusedError, check_request, require_member
 from client.learning.allow_list import Asked, Standing
 from client.learning.charging import Charges
-from client.learning.dataset import SubjectDataset, build_dataset
+from client.learning.dataset import SubjectDataset, build_dataset, without_clips
 from client.learning.egress import digest_content
 from client.learning.evaluation import add_tally_noise, score_subjects, tally_table
 from client.learning.importance import measure_importance
@@ -103,7 +103,10 @@ class Learner:
     def dataset(self) -> SubjectDataset:
         """The site's labelled subjects with accepted recordings."""
         site = self.site
-        self._forgotten = self.exclusions.read()
+        forgotten = self.exclusions.read()
+        if forgotten != self._forgotten:
+            self._let_go()
+        self._forgotten = forgotten
         manifest = read_manifest(
             site.paths.recordings,
             consortium=self.config,
@@ -137,24 +140,39 @@ class Learner:
         return open_outbox(self.site)
 
     @cached_property
+    def subjects(self) -> SubjectDataset:
+        """The subjects of the dataset without their clips: who is charged, and who is tallied."""
+        return without_clips(self.dataset)
+
+    @property
     def head_items(self) -> list[SubjectItem]:
         """Embeddings of the training subjects, for a study that trains the head alone."""
-        return self._make_items(head_only=True)
+        return self._embedded[0]
 
-    @cached_property
+    @property
     def held_out_embeddings(self) -> list[Tensor] | None:
         """Embeddings of the held-out subjects; None where the trunk is trained and they change."""
-        if not self._head_only:
-            return None
-        return embed_subjects(self.network.eval(), self.dataset.held_out)
+        return self._embedded[1] if self._head_only else None
+
+    @cached_property
+    def _embedded(self) -> tuple[list[SubjectItem], list[Tensor]]:
+        """What a frozen trunk makes of the training and the held-out subjects."""
+        items = self._make_items(head_only=True)
+        held_out = embed_subjects(self.network.eval(), self.dataset.held_out)
+        if self.site.simulation_seed is not None and self.subjects:
+            # Hundreds of simulated sites share a machine. Nobody changes their recordings, so that
+            # whoever wants the clips again reads the same; a real site's stay as they were charged.
+            del self.dataset
+        return items, held_out
 
     def score_held_out(self) -> SubjectScores:
         """Predictions of the present weights for the held-out subjects; for this site's eyes."""
+        embeddings = self.held_out_embeddings
         return score_subjects(
             self.network.eval(),
-            self.dataset.held_out,
+            (self.subjects if embeddings is not None else self.dataset).held_out,
             self.config.study.score_range,
-            embeddings=self.held_out_embeddings,
+            embeddings=embeddings,
         )
 
     def greet(self, request: HelloRequest, *, node_id: int) -> SiteHello:
@@ -220,7 +238,8 @@ class Learner:
                 kept = self.outbox.find(entry)
                 if kept is not None:
                     return unpack_reply(kept)
-                subjects = self.dataset.training if kind == "train" else self.dataset.held_out
+                data = self.subjects
+                subjects = data.training if kind == "train" else data.held_out
                 steps = self._steps(request, kind)
                 epsilon = self._charges.charge(request, plan, subjects, steps=steps, entry=entry)
             self.network.load_state_dict(weights)
@@ -302,9 +321,13 @@ class Learner:
         """
         with self.exclusions.steady():
             if self.exclusions.read() != self._forgotten:
-                for name in ("dataset", "head_items", "held_out_embeddings"):
-                    self.__dict__.pop(name, None)
+                self._let_go()
             yield
+
+    def _let_go(self) -> None:
+        """Drop everything that was made of the site's recordings."""
+        for name in ("dataset", "subjects", "_embedded"):
+            self.__dict__.pop(name, None)
 
     def _mask(
         self,
@@ -355,7 +378,7 @@ class Learner:
 
     def _admit(self, request: ModelRequest, plan: PrivacyPlan, *, kind: Kind) -> State:
         """All weights that the request is about, once everything about it is as agreed."""
-        data = self.dataset
+        data = self.subjects
         subjects = len(data.training) + len(data.held_out)
         check_request(
             request, self.site, kind=kind, plan=plan, ledger=self.ledger, subjects=subjects

@@ -68,18 +68,12 @@ def tabulate_models(models: tuple[Column, ...]) -> Table:
     """A row a model: performance, both epsilons, sites and rounds."""
     from rich.table import Table
 
-    table = Table("", "model", "run", "AUROC", "MAE", "epsilon, sum", "one site", "sites", "round")
+    table = Table("model", "AUROC", "MAE", "epsilon", "sites", "round")
     for model in models:
-        privacy = model.privacy
         table.add_row(
-            "*" if model.is_current else "",
-            str(model.number),
-            model.run,
-            *(_figure(model, metric, digits) for metric, digits in (("auroc", 3), ("mae", 2))),
-            *(
-                _epsilon(value, privacy.mode)
-                for value in (privacy.epsilon_sum, privacy.epsilon_site)
-            ),
+            f"{model.number}, {model.run}" + (" (current)" if model.is_current else ""),
+            *(_figure(model, metric, digits) for metric, digits in (("auroc", 2), ("mae", 1))),
+            _epsilons(model),
             str(len(model.sites)),
             f"{model.server_round}/{model.rounds}",
         )
@@ -90,14 +84,13 @@ def tabulate_differences(differences: tuple[Difference, ...]) -> Table:
     """A row a difference, with what its range is."""
     from rich.table import Table
 
-    table = Table("figure", "difference", "value", "range", "which")
+    table = Table("difference", "", "range", "which holds")
     for one in differences:
         table.add_row(
-            one.metric,
-            f"model {one.model} - model {one.reference}",
+            f"{one.metric}, model {one.model} - {one.reference}",
             f"{one.value:+.3f}",
             f"{one.low:+.3f} to {one.high:+.3f}",
-            "95 %, independent" if one.basis == "independent" else "any overlap of subjects",
+            "95 %" if one.basis == "independent" else "for any overlap",
         )
     return table
 
@@ -109,10 +102,12 @@ def _figure(model: Column, metric: str, digits: int) -> str:
     if figure.low is None or figure.high is None:
         return "none" if figure.value is None else f"{figure.value:.{digits}f}"
     ends = f"{figure.low:.{digits}f} to {figure.high:.{digits}f}"
-    return f"too few ({ends})" if figure.value is None else f"{figure.value:.{digits}f} ({ends})"
+    return f"too few\n{ends}" if figure.value is None else f"{figure.value:.{digits}f}\n{ends}"
 
 
-def _epsilon(value: float | None, mode: str) -> str:
-    if mode == "off":
+def _epsilons(model: Column) -> str:
+    privacy = model.privacy
+    if privacy.mode == "off":
         return "no privacy"
-    return "not reported" if value is None else f"{value:.2f}"
+    told = (("sum", privacy.epsilon_sum), ("site", privacy.epsilon_site))
+    return "\n".join(f"{name} {'not reported' if e is None else f'{e:.2f}'}" for name, e in told)

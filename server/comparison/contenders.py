@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from server.fairness import FairnessReport
@@ -17,6 +17,9 @@ MOST = 8
 """Models compared at once: more columns are no page, and sums of reports are searched through."""
 
 
+Division = tuple[str, float]
+
+
 @dataclass(frozen=True)
 class Contender:
     """A registered model and the run that made it.
@@ -24,11 +27,14 @@ class Contender:
     Attributes:
         entry: What the registry says, signed.
         run: The run, with its report and study.
+        divisions: Name and held-out share of the study of every run in its line;
+            they decide which subjects of a site train and which judge.
         is_current: Whether it is the coordinator's current model.
     """
 
     entry: ModelEntry
     run: EndedRun
+    divisions: frozenset[Division]
     is_current: bool = False
 
     @property
@@ -52,7 +58,7 @@ class Contender:
     @property
     def possible_sites(self) -> frozenset[str]:
         """Every site whose subjects may be in its figures, or may have trained it."""
-        return frozenset(site.site_id for site in self.run.report.sites) | self.entry.sites.keys()
+        return frozenset((*(site.site_id for site in self.run.report.sites), *self.entry.sites))
 
     @property
     def counted_sites(self) -> frozenset[str]:
@@ -93,7 +99,7 @@ def choose_contenders(
             "'models --all' lists them, or by run."
         )
         raise InputError(msg)
-    return tuple(_contender(workspace, entry, registry.current) for entry in entries)
+    return tuple(_contender(workspace, entry, registry) for entry in entries)
 
 
 def _named(registry: Registry, words: Iterable[str]) -> list[ModelEntry]:
@@ -113,7 +119,21 @@ def _last_of(registry: Registry, run: str) -> ModelEntry:
     return made[-1]
 
 
-def _contender(workspace: Workspace, entry: ModelEntry, current: int | None) -> Contender:
+def _contender(workspace: Workspace, entry: ModelEntry, registry: Registry) -> Contender:
+    run = _run_of(workspace, entry)
+    if measured_figures(run, entry.server_round) != entry.evaluation:
+        msg = (
+            f"Expected the figures of model {entry.number} as they were signed, got others in "
+            f"report.json of {entry.run}: restore the run's folder from a copy."
+        )
+        raise RegistryError(msg)
+    line = {one.run: one for one in _line(entry, registry)}
+    configs = [_run_of(workspace, one).config for one in line.values()]
+    divisions = frozenset((c.study.name, c.fairness.holdout_fraction) for c in configs)
+    return Contender(entry, run, divisions, is_current=entry.number == registry.current)
+
+
+def _run_of(workspace: Workspace, entry: ModelEntry) -> EndedRun:
     run = read_ended_run(workspace.runs / entry.run)
     if run is None:
         msg = (
@@ -121,10 +141,12 @@ def _contender(workspace: Workspace, entry: ModelEntry, current: int | None) -> 
             "restore the run's folder from a copy."
         )
         raise RegistryError(msg)
-    if measured_figures(run, entry.server_round) != entry.evaluation:
-        msg = (
-            f"Expected the figures of model {entry.number} as they were signed, got others in "
-            f"report.json of {entry.run}: restore the run's folder from a copy."
-        )
-        raise RegistryError(msg)
-    return Contender(entry, run, is_current=entry.number == current)
+    return run
+
+
+def _line(entry: ModelEntry, registry: Registry) -> Iterator[ModelEntry]:
+    """A model and all that it was made from."""
+    yield entry
+    while (number := entry.parent.number) is not None:
+        entry = registry.entry(number)
+        yield entry

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from server.comparison.contenders import Contender
 from server.comparison.differences import same_outcome
 from server.comparison.withholding import Reason
-from server.groups import Cell
+from server.groups import OVERALL, Cell
 
 Contenders = Sequence[Contender]
 
@@ -33,7 +33,8 @@ def state_limits(contenders: Contenders, hidden: Mapping[Cell, Reason]) -> tuple
         _views,
     )
     told = [sentence for rule in rules for sentence in rule(contenders)]
-    return (*told, *_withheld(contenders, hidden))
+    withheld = _withheld(contenders, hidden)
+    return (*withheld, *told) if OVERALL in hidden else (*told, *withheld)
 
 
 def _unlike_outcomes(contenders: Contenders) -> list[str]:
@@ -67,7 +68,7 @@ def _overlaps(contenders: Contenders) -> list[str]:
     told = [
         f"{_pairs(pairs)}: judged on held-out subjects of the same sites ({', '.join(shared)}). "
         "Their figures are not independent, and sums over subjects do not tell how far they move "
-        "together. So there is no 95 % interval of the difference; the range given instead holds "
+        "together. So no 95 % interval of a difference can be given; a range in its place holds "
         "whatever the overlap, and is wider than a comparison subject by subject would need."
     ]
     differing = [(a, b) for a, b in pairs if a.counted_sites != b.counted_sites]
@@ -99,7 +100,7 @@ def _held_out(contenders: Contenders) -> list[str]:
         for a, b in itertools.combinations(contenders, 2)
         if a.possible_sites & b.possible_sites
     ]
-    unlike = [(a, b) for a, b in pairs if _division(a) != _division(b)]
+    unlike = [(a, b) for a, b in pairs if len(a.divisions | b.divisions) > 1]
     told = []
     if len(unlike) < len(pairs):
         told.append(
@@ -176,26 +177,18 @@ def _views(contenders: Contenders) -> list[str]:
 
 
 def _withheld(contenders: Contenders, hidden: Mapping[Cell, Reason]) -> list[str]:
-    told = []
-    if "suppressed" in hidden.values():
-        told.append(
-            "What one of the reports withholds is withheld here of every model, or what another "
-            "report shows of the same group would stand in for it."
-        )
-    if "differencing" in hidden.values():
-        runs = ", ".join(dict.fromkeys(one.entry.run for one in contenders))
-        told.append(
-            "Some groups are withheld here although each report shows them: side by side they "
-            "would tell of fewer subjects than a report may, as those of a single site that took "
-            f"part in one run and not in another. Do not hand out the reports of {runs} together."
-        )
-    return told
-
-
-def _division(contender: Contender) -> tuple[str, float]:
-    """What decides which subjects of a site are held out."""
-    config = contender.run.config
-    return config.study.name, config.fairness.holdout_fraction
+    runs = ", ".join(dict.fromkeys(one.entry.run for one in contenders))
+    sentences: dict[Reason, str] = {
+        "differencing": "Some groups are withheld here although each report shows them: side by "
+        "side they would tell of fewer subjects than a report may, as those of a single site that "
+        f"took part in one run and not in another. Do not hand out the reports of {runs} together; "
+        "compare models of the same sites.",
+        "suppressed": "What one of the reports withholds is withheld here of every model, or what "
+        "another report shows of the same group would stand in for it.",
+    }
+    told = [(hidden.get(OVERALL) != reason, text) for reason, text in sentences.items()
+            if reason in hidden.values()]  # fmt: skip
+    return [text for _, text in sorted(told, key=lambda one: one[0])]
 
 
 def _judged_pairs(contenders: Contenders) -> list[tuple[Contender, Contender]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from server.comparison.contenders import Contender
-from server.comparison.differences import HEADLINES, Difference, same_outcome, subtract
+from server.comparison.differences import HEADLINES, Difference, subtract
 from server.comparison.joint import JointPrivacy, join_privacy
 from server.comparison.limits import state_limits
 from server.comparison.withholding import Reason, withheld_cells
@@ -132,6 +132,7 @@ class SideBySide:
         contrasts: Differences between groups.
         together: What all runs reveal together; None for one run, or sites that were not in all.
         limits: What may not be concluded.
+        is_withheld: Whether figures of all subjects are withheld too; the first limit says why.
     """
 
     models: tuple[Column, ...]
@@ -140,6 +141,7 @@ class SideBySide:
     contrasts: tuple[ContrastRow, ...]
     together: JointPrivacy | None
     limits: tuple[str, ...]
+    is_withheld: bool
 
     def to_json(self) -> dict[str, object]:
         """Plain values, for ``--json``."""
@@ -161,6 +163,7 @@ def set_side_by_side(contenders: Sequence[Contender]) -> SideBySide:
         contrasts=_contrast_rows(contenders, hidden),
         together=join_privacy(contenders),
         limits=state_limits(contenders, hidden),
+        is_withheld=not shown,
     )
 
 
@@ -241,6 +244,3 @@ def _contrast_cell(contrast: Contrast | None, hidden: Mapping[Cell, Reason]) -> 
     return ContrastCell(
         contrast.group_min, contrast.group_max, len(contrast.groups), contrast.difference
     )
-
-
-__all__ = ["Column", "SideBySide", "same_outcome", "set_side_by_side"]

@@ -147,7 +147,7 @@ def test_an_interval_needs_two_seeds_and_passes_over_those_without_a_figure() ->
     assert (wide.low, wide.high) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("text", ["sites", "sites=", "sites=a,b", "epsilon=1,2", "sites=2,2"])
+@pytest.mark.parametrize("text", ["sites", "sites=", "sites=a,b", "colour=1,2", "sites=2,2", "sites=2,inf"])
 def test_a_sweep_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="WHAT=A,B"):
         read_sweep(text)
@@ -192,6 +192,8 @@ def test_command_names_what_it_cannot_do(tmp_path: Path) -> None:
         (["--mode", "off"], "always compared"),
         (["--sites", "2"], "at least 3 sites"),
         (["--vary", "colour=1"], "WHAT=A,B"),
+        (["--vary", "epsilon=0,1"], "above 0"),
+        (["--vary", "epsilon=1,2", "--epsilon", "3"], "got both"),
     ):
         told = CliRunner().invoke(app, ["compare", *words, "--out", str(tmp_path / "x")])
         assert told.exit_code == 2
@@ -210,7 +212,7 @@ def test_page_holds_everything_and_loads_nothing(
     assert not re.search(r'(src|href)="(?!#)', page)
     for arm in arms:
         assert arm.label in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 5
     assert "no output is a diagnosis" in page
     assert json.loads((tmp_path / "comparison.json").read_text())[1]["setting"]["sites"] == 6
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from traitlets.config import Config
 
+from simulation.research import Setting, simulate, sweep
+
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 
@@ -67,3 +69,14 @@ def test_the_notebook_is_stored_without_outputs() -> None:
     cells = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.cell_type == "code"]
     assert not [cell for cell in cells if cell.outputs or cell.execution_count]
     assert NOTEBOOK.stat().st_size < 20_000
+
+
+def test_what_cannot_be_simulated_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "kept.txt").write_text("mine")
+    with pytest.raises(ValueError, match="new or empty folder"):
+        simulate(tmp_path, sites=3)
+    with pytest.raises(ValueError, match="at least 3 sites"):
+        simulate(tmp_path / "new", sites=2, mode="distributed")
+    with pytest.raises(ValueError, match="at least 3 sites"):
+        sweep("sites", [2, 4], Setting(subjects=20))
+    assert [file.name for file in tmp_path.iterdir()] == ["kept.txt"]

@@ -7,7 +7,7 @@ WHEELS := wheelhouse
 # Small networks gain nothing from many threads, and sites share the machine.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test nightly lint clean
+.PHONY: demo test nightly notebook lint clean
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -26,6 +26,10 @@ test: $(BIN)/.installed  ## every test that can run here; says what it skipped a
 
 nightly: $(BIN)/.installed  ## the tests that are too long for every change
 	$(BIN)/pytest -m nightly
+
+notebook: $(BIN)/.installed  ## the researcher's walk-through, run from top to bottom
+	$(BIN)/jupyter-execute notebooks/walkthrough.ipynb --output=walkthrough-executed
+	@echo "Open notebooks/walkthrough-executed.ipynb in Jupyter or an editor that shows notebooks."
 
 lint: $(BIN)/.installed  ## style, types, layers
 	$(BIN)/ruff check .

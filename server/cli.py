@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from server.comparison.command import compare
 from server.dashboard_cli import dashboard_command
 from server.models_cli import ListByDefault, models
 from server.run_commands import Folder, commands
@@ -39,6 +40,7 @@ app = CommandLine(
 app.add_typer(commands)
 app.add_typer(dashboard_command)
 app.add_typer(models, name="models", cls=ListByDefault)
+app.command()(compare)
 
 
 @app.command()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from server.intervals import Estimate
@@ -28,7 +27,6 @@ _VARIABLES = {
     _MAIN: "var(--main)",
     _SECOND: "var(--second)",
 }
-_MARKS = ("o-", "s--", "D:", "^-.", "v-", "P--", "X:", "*-.")
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "vultus",
@@ -95,40 +93,6 @@ def plot_groups(
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x", color=_MUTED, alpha=0.25, linewidth=0.6)
         return _svg(figure, name=name, alt=f"{label} by group with 95 % intervals")
-
-
-def plot_lines(
-    lines: Mapping[str, Sequence[tuple[float, Estimate]]], *, name: str, label: str, along: str
-) -> str:
-    """A figure along something that varies: a line for each way, a bar for each interval.
-
-    Args:
-        lines: Points of each way, by its name.
-        name: Unique on the page.
-        label: What is shown.
-        along: What varies.
-    """
-    import matplotlib as mpl
-
-    with mpl.rc_context(_STYLE):
-        figure, axes = _figure(2 * _GROUPS_IN, 3.2)
-        values = [x for points in lines.values() for x, _ in points]
-        step = 0.006 * (max(values) - min(values))
-        for place, ((way, points), mark) in enumerate(
-            zip(lines.items(), cycle(_MARKS), strict=False)
-        ):
-            # Side by side, or intervals of ways that are alike would hide one another.
-            beside = (place - (len(lines) - 1) / 2) * step
-            known = [(x + beside, e.value) for x, e in points if e.value is not None]
-            if known:
-                color = _MAIN if not place else _INK
-                axes.plot(*zip(*known, strict=True), mark, color=color, markersize=5, label=way)
-            for x, estimate in points:
-                _draw_interval(axes, estimate, x + beside, vertical=True)
-        axes.set(title=label, xlabel=along)
-        axes.grid(axis="y", color=_MUTED, alpha=0.25, linewidth=0.6)
-        figure.legend(frameon=False, fontsize=9, loc="outside lower left", ncols=2)
-        return _svg(figure, name=name, alt=f"{label} along {along}")
 
 
 def _figure(width_in: float, height_in: float) -> tuple[Figure, Axes]:

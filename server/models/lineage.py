@@ -156,7 +156,7 @@ def describe_model(
         roster_number=_roster_number(run, public_key),
         sites=stretches(run, server_round),
         privacy=_privacy(run),
-        evaluation=_figures(run, server_round),
+        evaluation=measured_figures(run, server_round),
         versions=dict(report.versions),
         parent=parent,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -231,7 +231,8 @@ def _recalibration(run: EndedRun, server_round: int) -> Recalibration | None:
     return next((evaluation.recalibration for evaluation in judged), None)
 
 
-def _figures(run: EndedRun, server_round: int) -> tuple[GroupFigures, ...]:
+def measured_figures(run: EndedRun, server_round: int) -> tuple[GroupFigures, ...]:
+    """What the run's report may show of one round's model; empty if it was not judged."""
     for evaluation in run.report.evaluations:
         if evaluation.server_round == server_round:
             fairness = evaluation.fairness

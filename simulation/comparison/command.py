@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from server.intervals import Estimate
     from simulation.comparison.arms import Epsilon
     from simulation.comparison.seeds import Comparison
+    from simulation.comparison.setting import Varied
 
 
 @report_errors()
@@ -39,7 +40,8 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
         str | None,
         typer.Option(
             metavar="WHAT=A,B,...",
-            help="Repeat for several sites, subjects, rounds or heterogeneity, as sites=2,4,8.",
+            help="Repeat for several sites, subjects, rounds, heterogeneity or epsilon, as "
+            "sites=2,4,8 or epsilon=1,3,8.",
         ),
     ] = None,
     heterogeneity: Annotated[
@@ -69,13 +71,13 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
         raise InputError(msg)
     from simulation.comparison.page import write_comparison
     from simulation.comparison.seeds import compare as compare_seeds
-    from simulation.comparison.setting import Setting, choose_arms, read_sweep
+    from simulation.comparison.setting import Setting, choose_arms
     from simulation.progress import show_progress
 
-    arms = choose_arms(epsilon or [3.0], [one.value for one in modes], leave_one_out=leave_one_out)
     try:
         base = Setting(sites, subjects, rounds, trainable.value, heterogeneity)
-        varied, values = read_sweep(vary) if vary else (None, [])
+        varied, values, epsilons = _read_sweep(vary, epsilon or [])
+        arms = choose_arms(epsilons, [one.value for one in modes], leave_one_out=leave_one_out)
         settings = [base.varied(varied, value) for value in values] if varied else [base]
         for setting in settings:
             setting.check(arms)
@@ -92,8 +94,27 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
         )
     page = write_comparison(found, out, varied=varied).absolute()
     _show_comparison(screen, found)
-    screen.next(f"open {page} in a browser; {page.with_suffix('.pdf')} is a figure for a paper")
+    screen.next(f"open {page} in a browser; comparison.pdf beside it is a figure for a paper")
     screen.answer(_comparison_answer(found, page))
+
+
+def _read_sweep(
+    vary: str | None, epsilons: list[float]
+) -> tuple[Varied | None, list[float], list[float]]:
+    """What varies between settings, its values, and the epsilons.
+
+    Epsilons are no settings: only private ways know them, the others are trained once for all.
+    """
+    from simulation.comparison.setting import read_epsilons, read_sweep
+
+    if vary is None:
+        return None, [], epsilons or [3.0]
+    if vary.partition("=")[0] != "epsilon":
+        return *read_sweep(vary), epsilons or [3.0]
+    if epsilons:
+        msg = "Expected either --epsilon or --vary epsilon=..., got both."
+        raise InputError(msg)
+    return None, [], read_epsilons(vary)
 
 
 def _show_comparison(screen: Screen, found: Sequence[Comparison]) -> None:

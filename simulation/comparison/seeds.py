@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 
@@ -16,6 +16,7 @@ from simulation.comparison.arms import BEST_ALONE, REACHABLE, Epsilon, Figures, 
 from simulation.comparison.setting import POOLED, Arm, Setting
 
 BEST = "best_local"
+Job = tuple[Setting, tuple[Arm, ...], int]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Row:
         kept: What is kept of the pooled gain over chance, (AUROC - 0.5) relative, paired.
         gap: Reachable AUROC minus this one's, paired.
         epsilon: What was spent on training; None without privacy.
+        target_epsilon: What was promised; None without privacy.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Row:
     kept: Estimate
     gap: Estimate
     epsilon: Epsilon | None
+    target_epsilon: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,35 +89,45 @@ def compare(
     """
     jobs = [(setting, tuple(arms), seed) for setting in settings for seed in range(seeds)]
     found: list[dict[str, Figures]] = []
-    # Started anew, not forked: threads of the numeric libraries do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        for figures in pool.map(_job, jobs):
-            found.append(figures)
-            on_progress(len(found), len(jobs))
+    for figures in _work(jobs, workers=min(workers, len(jobs))):
+        found.append(figures)
+        on_progress(len(found), len(jobs))
     return [
         _summarise(setting, arms, found[place * seeds : (place + 1) * seeds])
         for place, setting in enumerate(settings)
     ]
 
 
-def _job(job: tuple[Setting, tuple[Arm, ...], int]) -> dict[str, Figures]:
+def _work(jobs: Sequence[Job], *, workers: int) -> Iterator[dict[str, Figures]]:
+    """Figures of each job in order; a single worker is this process."""
+    if workers == 1:
+        yield from map(_job, jobs)
+        return
+    # Started anew, not forked: threads of the numeric libraries do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        yield from pool.map(_job, jobs)
+
+
+def _job(job: Job) -> dict[str, Figures]:
     return compare_seed(*job)
 
 
 def _summarise(
     setting: Setting, arms: Sequence[Arm], seeds: Sequence[dict[str, Figures]]
 ) -> Comparison:
-    ways: list[tuple[str, str]] = [(arm.family, arm.label) for arm in arms]
+    ways: list[tuple[str, str, float | None]] = [(a.family, a.label, a.epsilon) for a in arms]
     if any(BEST_ALONE in figures for figures in seeds):
-        ways.insert([name for name, _ in ways].index("local") + 1, (BEST, BEST_ALONE))
-    rows = tuple(_row(name, label, seeds) for name, label in ways)
+        ways.insert([name for name, _, _ in ways].index("local") + 1, (BEST, BEST_ALONE, None))
+    rows = tuple(_row(name, label, seeds, target=target) for name, label, target in ways)
     return Comparison(
         setting, len(seeds), rows, interval(_column(seeds, REACHABLE), within=(0.0, 1.0))
     )
 
 
-def _row(name: str, label: str, seeds: Sequence[dict[str, Figures]]) -> Row:
+def _row(
+    name: str, label: str, seeds: Sequence[dict[str, Figures]], *, target: float | None
+) -> Row:
     auroc, pooled = _column(seeds, label), _column(seeds, POOLED.label)
     errors = np.array([figures[label].mae for figures in seeds])
     return Row(
@@ -127,6 +140,7 @@ def _row(name: str, label: str, seeds: Sequence[dict[str, Figures]]) -> Row:
         interval((auroc - 0.5) / (pooled - 0.5)),
         interval(_column(seeds, REACHABLE) - auroc),
         seeds[-1][label].epsilon,
+        target,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast, get_args
@@ -130,17 +131,37 @@ def read_sweep(text: str) -> tuple[Varied, list[float]]:
         ValueError: If it is not of that form, or a value comes twice.
     """
     what, _, listed = text.partition("=")
-    try:
-        values = [float(value) for value in listed.split(",")]
-    except ValueError:
-        values = []
-    if what not in get_args(Varied) or not values or len(set(values)) != len(values):
+    values = _read_numbers(listed)
+    if what not in get_args(Varied) or not values:
         msg = (
-            f"Expected --vary as WHAT=A,B,... with WHAT one of {', '.join(get_args(Varied))} and "
-            f"different numbers, as sites=2,4,8, got {text!r}"
+            f"Expected --vary as WHAT=A,B,... with WHAT one of {', '.join(get_args(Varied))} or "
+            f"epsilon, and different numbers, as sites=2,4,8, got {text!r}"
         )
         raise ValueError(msg)
     return cast("Varied", what), values
+
+
+def read_epsilons(text: str) -> list[float]:
+    """The epsilons of ``epsilon=A,B,...``.
+
+    Raises:
+        ValueError: If it is not of that form, a value comes twice, or one is not positive.
+    """
+    values = _read_numbers(text.partition("=")[2])
+    if not values or min(values) <= 0:
+        msg = f"Expected --vary as epsilon=A,B,... with different numbers above 0, got {text!r}"
+        raise ValueError(msg)
+    return values
+
+
+def _read_numbers(listed: str) -> list[float]:
+    """Different finite numbers separated by commas; none if the text holds anything else."""
+    try:
+        values = [float(value) for value in listed.split(",")]
+    except ValueError:
+        return []
+    is_good = len(set(values)) == len(values) and all(map(math.isfinite, values))
+    return values if is_good else []
 
 
 def choose_arms(

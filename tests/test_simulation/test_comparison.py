@@ -25,6 +25,7 @@ from simulation.comparison.arms import (
     judge_severity,
     train_together,
 )
+from simulation.comparison.figure import draw_ways, epsilon_lines
 from simulation.comparison.page import render_comparison, write_comparison
 from simulation.comparison.seeds import _summarise, interval
 from simulation.comparison.setting import (
@@ -147,7 +148,9 @@ def test_an_interval_needs_two_seeds_and_passes_over_those_without_a_figure() ->
     assert (wide.low, wide.high) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("text", ["sites", "sites=", "sites=a,b", "epsilon=1,2", "sites=2,2"])
+@pytest.mark.parametrize(
+    "text", ["sites", "sites=", "sites=a,b", "colour=1,2", "sites=2,2", "sites=2,inf"]
+)
 def test_a_sweep_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="WHAT=A,B"):
         read_sweep(text)
@@ -192,6 +195,8 @@ def test_command_names_what_it_cannot_do(tmp_path: Path) -> None:
         (["--mode", "off"], "always compared"),
         (["--sites", "2"], "at least 3 sites"),
         (["--vary", "colour=1"], "WHAT=A,B"),
+        (["--vary", "epsilon=0,1"], "above 0"),
+        (["--vary", "epsilon=1,2", "--epsilon", "3"], "got both"),
     ):
         told = CliRunner().invoke(app, ["compare", *words, "--out", str(tmp_path / "x")])
         assert told.exit_code == 2
@@ -210,9 +215,50 @@ def test_page_holds_everything_and_loads_nothing(
     assert not re.search(r'(src|href)="(?!#)', page)
     for arm in arms:
         assert arm.label in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 5
     assert "no output is a diagnosis" in page
     assert json.loads((tmp_path / "comparison.json").read_text())[1]["setting"]["sites"] == 6
+
+
+def private_at(epsilon: float, figure: float) -> dict[str, Figures]:
+    return {
+        Arm("federated_dp", "local", epsilon).label: Figures(figure, 4.0, Epsilon(1.0, epsilon))
+    }
+
+
+def test_several_epsilons_become_a_curve_with_level_lines_for_the_rest() -> None:
+    arms = [POOLED, FEDERATED, *(Arm("federated_dp", "local", e) for e in (8.0, 1.0))]
+    seeds = [
+        {
+            POOLED.label: Figures(0.8 + d, 4.0),
+            FEDERATED.label: Figures(0.79 + d, 4.0),
+            REACHABLE: Figures(0.97, 1.0),
+            **private_at(1.0, 0.7 + 2 * d),
+            **private_at(8.0, 0.78 + d),
+        }
+        for d in (0.0, 0.01)
+    ]
+    found = _summarise(SMALL, arms, seeds)
+    lines = epsilon_lines(found, "gain")
+    assert [(e, round(x.value or 0, 4)) for e, x in lines["noise at each site"]] == [
+        (1.0, -0.095),
+        (8.0, -0.02),
+    ]
+    assert [round(x.value or 0, 4) for _, x in lines[FEDERATED.label]] == [-0.01, -0.01]
+    auroc, gain = draw_ways(found).axes
+    assert [t.get_text() for t in auroc.get_xticklabels()] == ["1", "8"]
+    told = [set(axes.get_legend_handles_labels()[1]) for axes in (auroc, gain)]
+    assert told[0] - told[1] == {POOLED.label}
+
+
+def test_the_figure_is_the_same_for_the_same_numbers(
+    figures: dict[str, Figures], tmp_path: Path
+) -> None:
+    found = [_summarise(SMALL, [POOLED, LOCAL, PRIVATE], [figures, figures])]
+    for folder in ("a", "b"):
+        write_comparison(found, tmp_path / folder)
+    for name in ("comparison.pdf", "comparison.png", "comparison.html"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_page_of_one_seed_says_that_it_shows_no_interval(figures: dict[str, Figures]) -> None:

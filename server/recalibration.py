@@ -19,6 +19,7 @@ doi:10.1093/biomet/45.3-4.562 (slope and intercept as calibration).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
@@ -26,7 +27,9 @@ from scipy.special import expit, ndtr
 from scipy.stats import chi2
 
 from shared_models.tallies import Float64Array, GroupTally, bin_edges
-from shared_models.weights import State
+
+if TYPE_CHECKING:
+    from shared_models.weights import State
 
 UNCONTRADICTED = float(chi2.ppf(0.95, df=2))
 """Wald statistic of (slope, intercept) = (1, 0) up to which the sums do not speak against it."""

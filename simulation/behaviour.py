@@ -175,11 +175,25 @@ def _tonic(level: float, shift: Array) -> Array:
     return tonic
 
 
-def _blinks(log_rate: Array, random: Randomness, bout: Array, effects: EffectFile) -> Array:
-    """``[R, L]`` closure of the lids: a Poisson process whose rate rises in talk."""
+def blink_starts(
+    log_rate: Array, uniform: Array, bout: Array, effects: EffectFile
+) -> NDArray[np.bool_]:
+    """``[R, L]`` where blinks begin: a Poisson process whose rate rises in talk.
+
+    Args:
+        log_rate: ``[R]`` logarithm of the person's rate over the usual one.
+        uniform: ``[R, L]`` random numbers.
+        bout: ``[R, L]`` 1 in talk, 0 in silence.
+        effects: Their ``blinks``.
+    """
     silent, talking = effects.blinks.per_min.value, effects.blinks.in_talk.value
     per_min = silent * np.exp(log_rate)[:, None] * (1.0 + (talking - 1.0) * bout)
-    starts = (random.blinks < per_min / 60.0 / RATE_HZ).astype(np.float32)
+    return np.asarray(uniform < per_min / 60.0 / RATE_HZ)
+
+
+def _blinks(log_rate: Array, random: Randomness, bout: Array, effects: EffectFile) -> Array:
+    """``[R, L]`` closure of the lids."""
+    starts = blink_starts(log_rate, random.blinks, bout, effects).astype(np.float32)
     return np.asarray(lfilter(BLINK_KERNEL, np.ones(1, np.float32), starts, axis=1)).clip(0, 1)
 
 

@@ -10,7 +10,15 @@ from typer.models import OptionInfo
 
 from shared_models.console import CommandLine, InputError, Screen, report_errors
 from simulation.comparison.command import compare
-from simulation.options import EngineName, ModeName, TrainableName, require_new
+from simulation.effect_pages.command import show_effects
+from simulation.options import (
+    EffectsOption,
+    EngineName,
+    ModeName,
+    TrainableName,
+    read_effects,
+    require_new,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -59,6 +67,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
     ] = EngineName.LOCAL,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything, noise included.")] = 0,
+    effects: EffectsOption = None,
     out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("study"),
     json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
 ) -> None:
@@ -80,6 +89,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             seed=seed,
             engine=engine.value,
             workers=workers,
+            effects=read_effects(effects),
         )
     except ValueError as error:
         raise InputError(str(error)) from error
@@ -95,6 +105,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 app.command()(compare)
+app.command("effects")(show_effects)
 
 
 @app.command()
@@ -104,6 +115,7 @@ def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
     sites: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 8,
     subjects: Annotated[int, typer.Option(min=1, help="Subjects at each site.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything.")] = 0,
+    effects: EffectsOption = None,
     video: Annotated[
         bool, typer.Option("--video", help="Render a face video for each recording instead.")
     ] = False,
@@ -124,6 +136,7 @@ def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
         network="behaviour_net",
         trainable="head",
         seed=seed,
+        effects=read_effects(effects),
     )
     out.mkdir(parents=True, exist_ok=True)
     with _progress(screen) as on_progress:

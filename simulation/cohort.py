@@ -48,7 +48,8 @@ class CohortDesign:
         clips_per_recording: Clips of each visit's recording.
         instrument: Key of :data:`shared_models.consortium.INSTRUMENTS`.
         effects: What moves behaviour, severity, scores and recordings.
-        effects_scale: Multiplies all effects of severity and of drugs; 0 makes a cohort without any truth.
+        effects_scale: Multiplies all effects of severity and of drugs; 0 makes a cohort without any
+            truth.
         effects_spread: Multiplies the SDs of the effects, which are then drawn from the seed: a
             cohort to pre-train on should not have exactly the effects of the cohort it is used for.
         site_scale: Multiplies all differences between sites.

@@ -6,9 +6,11 @@ by key, all faults at once.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterator
-from dataclasses import field, fields, is_dataclass
+from dataclasses import asdict, field, fields, is_dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -297,6 +299,11 @@ class EffectFile:
     rating: Rating
     sites: Sites
     quality: Quality
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every key and value: equal digests mean equal effects."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @cache

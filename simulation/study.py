@@ -28,6 +28,7 @@ from shared_models.consortium import (
 )
 from shared_models.networks import NETWORKS
 from simulation.cohort import CohortDesign, generate_cohort
+from simulation.effect_file import EffectFile, shipped_effects
 from simulation.sites import (
     CONSORTIUM_FILE,
     found_consortium,
@@ -71,6 +72,7 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
     seed: int,
     engine: Engine = "local",
     workers: int = 1,
+    effects: EffectFile | None = None,
 ) -> StudyDesign:
     """The study that ``vultus-simulate run`` describes.
 
@@ -87,7 +89,9 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
         privacy=PrivacyConfig(mode=mode, target_epsilon=epsilon),
         fairness=FairnessConfig(epsilon=epsilon),
     )
-    cohort = CohortDesign(sites=sites, subjects_per_site=subjects, seed=seed)
+    cohort = CohortDesign(
+        sites=sites, subjects_per_site=subjects, seed=seed, effects=effects or shipped_effects()
+    )
     return StudyDesign(config, cohort, engine, workers)
 
 
@@ -133,7 +137,10 @@ def write_video_cohort(
         write_recordings(site.paths.recordings, own.recordings, files=files)
         for recording, file in zip(own.recordings, files, strict=True):
             command = command_for(
-                recording, instrument=design.cohort.instrument, duration_s=video_s
+                recording,
+                instrument=design.cohort.instrument,
+                effects=design.cohort.drawn_effects(),
+                duration_s=video_s,
             )
             render_video(command, site.folder / file)
             done += 1

@@ -137,7 +137,9 @@ def test_group_difference_of_a_parameter_is_the_one_in_the_file():
     count, effects = 200_000, shipped_effects()
     severity, same_for_all = rng.standard_normal(count), np.ones(count)
     parameters = draw_parameters(
-        Covariates(severity, 45 * same_for_all, 0.5 * same_for_all, 13 * same_for_all, severity > 9),
+        Covariates(
+            severity, 45 * same_for_all, 0.5 * same_for_all, 13 * same_for_all, severity > 9
+        ),
         effects,
         person_noise=rng.standard_normal((count, len(PARAMETERS) + 1)),
         visit_noise=rng.standard_normal((count, len(PARAMETERS))),

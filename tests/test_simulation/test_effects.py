@@ -16,7 +16,13 @@ from simulation.cohort import CohortDesign, generate_cohort, generate_site
 from simulation.course import draw_course, hours_of, severity_scale
 from simulation.effect_file import DEPENDENCES, PARAMETERS, Quantity, quantities, shipped_effects
 from simulation.effect_pages.measured import observe, slope
-from simulation.effects import Covariates, draw_parameters, effect_matrix, vary_effects
+from simulation.effects import (
+    SEVERITY_GAP,
+    Covariates,
+    draw_parameters,
+    effect_matrix,
+    vary_effects,
+)
 from simulation.quality import gap_rates
 
 PERSONS = 12_000
@@ -70,6 +76,23 @@ def misses(effects, population, names=PARAMETERS):
             if abs(found[row] - truth) > 3.5 * error[row]:
                 missed.append((name, dependence, truth, found[row], error[row]))
     return missed
+
+
+def test_covariates_enter_in_the_units_that_the_file_names():
+    low, high = 0.0, SEVERITY_GAP
+    pair = Covariates(
+        severity_z=np.array([low, high]),
+        age_years=np.array([45.0, 65.0]),
+        female=np.array([0.0, 1.0]),
+        hour=np.array([18.0, 8.0]),
+        medication=np.array([0.0, 1.0]),
+    )
+    first, second = pair.design
+    steps = dict(zip(DEPENDENCES, second - first, strict=True))
+    assert steps == pytest.approx(
+        {"severity": 1.0, "age": 1.0, "female": 1.0, "morning": 1.0, "medication": 1.0,
+         "severity_female": 0.5, "severity_age": 1.0}
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

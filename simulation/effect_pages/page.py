@@ -41,6 +41,14 @@ WORDS = {
 }
 
 
+NUMBERS = {
+    "per_min": "per minute",
+    "duration_s": "at its height",
+    "size": "height",
+    "ramp_s": "rise",
+}
+
+
 def write_effects(
     effects: EffectFile, folder: Path, *, file: str, on_progress: Callable[[int, int], None]
 ) -> Path:
@@ -131,7 +139,7 @@ def _bases(effects: EffectFile, process: Process) -> str:
     """The bases of a process' numbers: one word if none was published."""
     parts = {part.name: getattr(process, part.name) for part in fields(process)}
     published = [
-        f"{name.replace('_', ' ')} {_told(effects, quantity)}"
+        f"{NUMBERS[name]} {_told(effects, quantity)}"
         for name, quantity in parts.items()
         if quantity.basis != "chosen"
     ]

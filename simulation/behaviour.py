@@ -1,7 +1,7 @@
 """Behaviour of simulated faces as time series in the columns of the ``behaviour`` schema.
 
-Events (smiles, gaze shifts, nods, frowns) are trapezoids on a 10-Hz grid; the head sways; lips move
-in bouts of talk. A geometric twin and its blendshape follow the same movement.
+Events (:mod:`simulation.episodes`) become trapezoids on a 10-Hz grid; the head sways; lips move in
+bouts of talk. A geometric twin and its blendshape follow the same movement.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 from shared_models.features import BEHAVIOUR
+from simulation.effect_file import EffectFile
+from simulation.episodes import GAP, EventDraws, draw_events, simulate_events
 
 Array = NDArray[np.float32]
 
-Steps = NDArray[np.int64]
-
 RATE_HZ = BEHAVIOUR.rate_hz
-SLOTS_PER_CLIP = 6
-"""Chances in a clip for an event of each kind; its rate is the chance that a slot is taken."""
 
-EVENTS = ("smile", "gaze", "head_down", "nod", "talk", "frown", "brow_raise", "dimple", "gap")
 SWAYS = ("pitch", "yaw", "roll", "lips", "face")
-RESTS = ("smile", "corner", "brow_gap", "brow_height", "lids", "iris", "press", "skew", "frown")
+RESTS = (
+    "smile", "corner", "brow_gap", "brow_height", "lids", "iris", "press", "skew", "frown", "aside",
+)  # fmt: skip
 SPEEDS = ("head_speed", "mouth_speed", "change_rate")
 
 MAR_PER_JAW = 0.75
@@ -65,14 +64,14 @@ class Randomness:
     """Random numbers of R recordings of L samples, drawn subject by subject.
 
     Attributes:
-        events: ``[R, kinds, slots, 4]`` uniform: taken, onset, duration, size.
+        events: Those of the event processes.
         series: ``[R, sways + noisy columns, L]`` standard normal.
         blinks: ``[R, L]`` uniform.
         rest: ``[R, rests]`` standard normal, equal over the visits of a subject.
         end: ``[R]`` uniform, decides where the recording stops within its last clip.
     """
 
-    events: Array
+    events: EventDraws
     series: Array
     blinks: Array
     rest: Array
@@ -88,25 +87,12 @@ class Randomness:
         return self.rest[:, RESTS.index(name), None]
 
 
-@dataclass(frozen=True)
-class EventShape:
-    """Rate, duration and size of one kind of event; ``[R]`` or a number.
-
-    ``ramp_s`` is the time of rising and of falling.
-    """
-
-    per_min: Array | float
-    duration_s: Array | float
-    size: Array | float
-    ramp_s: Array | float = 0.3
-
-
 def draw_randomness(
     rng: np.random.Generator, visits: int, *, samples: int, clips: int
 ) -> Randomness:
     """Random numbers for the recordings of one subject."""
     rest = np.tile(rng.standard_normal(len(RESTS), dtype=np.float32), (visits, 1))
-    events = rng.random((visits, len(EVENTS), SLOTS_PER_CLIP * clips, 4), dtype=np.float32)
+    events = draw_events(rng, visits, clips=clips)
     end = rng.random(visits, dtype=np.float32)
     width = len(SWAYS) + len(NOISE)
     series = rng.standard_normal((visits, width, samples), dtype=np.float32)
@@ -116,55 +102,13 @@ def draw_randomness(
 
 def join_randomness(parts: list[Randomness]) -> Randomness:
     """The random numbers of several subjects as one batch."""
-    names = ("events", "series", "blinks", "rest", "end")
-    return Randomness(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-
-def trapezoids(onset: Steps, rise: Steps, hold: Steps, *, size: Array, samples: int) -> Array:
-    """Sum of trapezoid events.
-
-    Args:
-        onset: ``[R, M]`` first sample of each event, >= 0.
-        rise: ``[R, M]`` samples of rising and of falling, >= 1.
-        hold: ``[R, M]`` samples at the top, >= 0.
-        size: ``[R, M]`` height; 0 where there is no event.
-        samples: Length L.
-
-    Returns:
-        ``[R, L]``.
-
-    >>> onset, rise, hold = (np.array([[steps]]) for steps in (1, 2, 1))
-    >>> trapezoids(onset, rise, hold, size=np.ones((1, 1), np.float32), samples=8)[0].tolist()
-    [0.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
-    """
-    rows = len(onset)
-    slope = size / rise
-    knots = np.stack([onset, onset + rise, onset + rise + hold, onset + 2 * rise + hold])
-    bends = np.stack([slope, -slope, -slope, slope])
-    width = samples + 1
-    # A bend at sample k shows one sample later, hence the shift; what lies past the end is unseen.
-    place = np.minimum(knots + 1, samples) + width * np.arange(rows)[:, None]
-    flat = np.bincount(place.ravel(), weights=bends.ravel(), minlength=rows * width)
-    curve = flat.reshape(rows, width)[:, :samples].cumsum(axis=1).cumsum(axis=1)
-    return curve.astype(np.float32)
-
-
-def draw_events(kind: str, random: Randomness, shape: EventShape) -> Array:
-    """``[R, L]`` course of one kind of event, 0 at rest."""
-    uniform = random.events[:, EVENTS.index(kind)]
-    lead = 20
-    column = {
-        name: np.asarray(getattr(shape, name), dtype=np.float32).reshape(-1, 1)
-        for name in ("per_min", "duration_s", "size", "ramp_s")
-    }
-    chance = column["per_min"] * BEHAVIOUR.clip_s / 60.0 / SLOTS_PER_CLIP
-    size = np.where(uniform[..., 0] < chance, column["size"] * (0.6 + 0.8 * uniform[..., 3]), 0.0)
-    onset = (uniform[..., 1] * (random.samples + lead)).astype(np.int64)
-    rise = np.maximum(np.rint(column["ramp_s"] * RATE_HZ), 1).astype(np.int64)
-    spread = 0.5 + uniform[..., 2] + uniform[..., 2] ** 3
-    hold = np.maximum(np.rint(column["duration_s"] * spread * RATE_HZ), 0).astype(np.int64)
-    rise_all = np.broadcast_to(rise, hold.shape)
-    return trapezoids(onset, rise_all, hold, size=size, samples=random.samples + lead)[:, lead:]
+    events = EventDraws(*(
+        np.concatenate([getattr(part.events, name) for part in parts])
+        for name in ("rests", "lengths", "sizes")
+    ))  # fmt: skip
+    names = ("series", "blinks", "rest", "end")
+    rest = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    return Randomness(events, *rest)
 
 
 def sway(kind: str, random: Randomness, *, memory_s: float) -> Array:
@@ -193,94 +137,118 @@ class _Movement:
     inner: Array
     dimple: Array
     side: Array
+    press: Array
     jaw: Array
     head: Array
     pace: Array
 
 
-def _move(z: Mapping[str, Array], random: Randomness, camera: Camera) -> _Movement:
-    """Movements of each face, from its standardised parameters."""
-    ramp = 0.45 * np.exp(-0.4 * z["tempo"])
-    smile = draw_events("smile", random, EventShape(
-        3.6 * np.exp(0.5 * z["smile_rate"]), 2.0 * np.exp(0.35 * z["smile_duration"]),
-        np.clip(0.62 + 0.16 * z["smile_amplitude"], 0.12, 1.1), ramp))  # fmt: skip
-    bout = draw_events("talk", random, EventShape(
-        5.0 * np.exp(0.2 * z["mouth_motion"]), 5.0, 1.0, 0.4)).clip(0, 1)  # fmt: skip
+def _move(
+    z: Mapping[str, Array], events: Mapping[str, Array], random: Randomness, scene: Scene
+) -> _Movement:
+    """Movements of each face, from its standardised parameters and the course of its events."""
+    effects = scene.effects
+    u = {name: getattr(effects.parameters, name).spread.value * value for name, value in z.items()}
+    bout = (events["talk"] / np.float32(effects.processes.talk.size.value)).clip(0, 1)
     lips = np.abs(sway("lips", random, memory_s=0.08))
-    head_down = draw_events("head_down", random, EventShape(
-        3.0 * np.exp(0.55 * z["head_down"]), 2.0 * np.exp(0.2 * z["head_down"]),
-        1.0, 0.7 * np.exp(-0.3 * z["tempo"])))  # fmt: skip
-    gaze = draw_events("gaze", random, EventShape(
-        6.0 * np.exp(0.35 * z["gaze_down"]), 1.4 * np.exp(0.3 * z["gaze_down"]),
-        0.5, 0.2))  # fmt: skip
-    frown = draw_events("frown", random, EventShape(
-        2.0 * np.exp(0.3 * z["brow_lowering"]), 2.0, 0.2, ramp))  # fmt: skip
-    raised = draw_events("brow_raise", random, EventShape(
-        4.0 * np.exp(0.25 * z["inner_brow"]), 0.8, 0.3, 0.6 * ramp))  # fmt: skip
-    dimple = draw_events("dimple", random, EventShape(
-        1.5 * np.exp(0.6 * z["contempt"]), 1.0, 0.22, ramp))  # fmt: skip
-    jaw = bout * lips * (0.12 * np.exp(0.3 * z["mouth_motion"]))[:, None] + 0.08 * smile
+    opening = effects.processes.talk.size.value * np.exp(u["mouth_motion"])[:, None]
+    gaze = events["gaze"] + 0.05 * events["head_down"] + _tonic(0.08, 0.08 * z["gaze_down"])
+    frown = events["frown"] + _tonic(0.09, u["brow_lowering"])
+    inner = events["brow_raise"] + events["brief"] + _tonic(0.12, u["inner_brow"])
     return _Movement(
-        smile=(smile + 0.10 + 0.09 * random.resting("smile")).clip(0, 1.1),
-        gaze=(gaze + 0.35 * head_down + _tonic(0.08, 0.08, z["gaze_down"])).clip(0, 1.1),
-        blink=_blinks(z["blink_rate"], random, bout) * camera.blink_seen,
-        frown=(frown + _tonic(0.09, 0.07, z["brow_lowering"])).clip(0, 1),
-        inner=(raised + _tonic(0.12, 0.08, z["inner_brow"])).clip(0, 1),
-        dimple=dimple,
-        side=np.sign(random.resting("skew")) * dimple,
-        jaw=jaw,
-        head=_head(z, random, head_down),
+        smile=(events["smile"] + 0.10 + 0.09 * random.resting("smile")).clip(0, 1.1),
+        gaze=gaze.clip(0, 1.1),
+        blink=_blinks(u["blink_rate"], random, bout, effects) * scene.camera.blink_seen,
+        frown=frown.clip(0, 1),
+        inner=inner.clip(0, 1),
+        dimple=events["dimple"],
+        side=np.sign(random.resting("skew")) * events["dimple"],
+        press=events["brief"],
+        jaw=bout * lips * opening + 0.08 * events["smile"],
+        head=_head(u, events, random),
         pace=np.exp(0.35 * z["tempo"])[:, None],
     )
 
 
-def _tonic(level: float, spread: float, z: Array) -> Array:
-    tonic: Array = np.maximum(level + spread * z, 0.0)[:, None]
+def _tonic(level: float, shift: Array) -> Array:
+    tonic: Array = np.maximum(level + shift, 0.0)[:, None]
     return tonic
 
 
-def _blinks(z: Array, random: Randomness, bout: Array) -> Array:
-    """``[R, L]`` closure of the lids.
+def blink_starts(
+    log_rate: Array, uniform: Array, bout: Array, effects: EffectFile
+) -> NDArray[np.bool_]:
+    """``[R, L]`` where blinks begin: a Poisson process whose rate rises in talk.
 
-    Source: Bentivoglio 1997 (10.1002/mds.870120629): 17 a minute at rest, 26 in conversation.
+    Args:
+        log_rate: ``[R]`` logarithm of the person's rate over the usual one.
+        uniform: ``[R, L]`` random numbers.
+        bout: ``[R, L]`` 1 in talk, 0 in silence.
+        effects: Their ``blinks``.
     """
-    per_min = 15.0 * np.exp(0.4 * z)[:, None] * (1.0 + 0.5 * bout)
-    starts = (random.blinks < per_min / 60.0 / RATE_HZ).astype(np.float32)
+    silent, talking = effects.blinks.per_min.value, effects.blinks.in_talk.value
+    per_min = silent * np.exp(log_rate)[:, None] * (1.0 + (talking - 1.0) * bout)
+    return np.asarray(uniform < per_min / 60.0 / RATE_HZ)
+
+
+def _blinks(log_rate: Array, random: Randomness, bout: Array, effects: EffectFile) -> Array:
+    """``[R, L]`` closure of the lids."""
+    starts = blink_starts(log_rate, random.blinks, bout, effects).astype(np.float32)
     return np.asarray(lfilter(BLINK_KERNEL, np.ones(1, np.float32), starts, axis=1)).clip(0, 1)
 
 
-def _head(z: Mapping[str, Array], random: Randomness, head_down: Array) -> Array:
+def _head(u: Mapping[str, Array], events: Mapping[str, Array], random: Randomness) -> Array:
     """``[3, R, L]`` pitch (positive up), yaw and roll in degrees, minus the session's median."""
-    lively = np.exp(0.32 * z["head_motion"])[:, None]
-    pace = 0.3 * np.exp(-0.25 * z["tempo"])
-    nods = draw_events("nod", random, EventShape(4.0 * lively[:, 0], 0.0, 5.0, pace))
-    pitch = lively * (2.6 * sway("pitch", random, memory_s=2.5) - nods) - 7.0 * head_down
+    lively = np.exp(u["head_motion"])[:, None]
+    pitch = lively * (2.6 * sway("pitch", random, memory_s=2.5) - events["nod"])
     yaw = lively * 4.5 * sway("yaw", random, memory_s=3.0)
     roll = lively * 2.4 * sway("roll", random, memory_s=3.0)
-    angles = smooth(np.stack([pitch, yaw, roll]))
-    return np.asarray(angles - np.median(angles, axis=-1, keepdims=True))
+    aside = np.sign(random.resting("aside")) * events["turn"]
+    angles = smooth(np.stack([pitch - events["head_down"], yaw + aside, roll]))
+    middle = random.samples // 2
+    return np.asarray(angles - np.partition(angles, middle, axis=-1)[..., middle, None])
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a batch of recordings has in common.
+
+    Attributes:
+        effects: Processes of events, and spreads of the parameters.
+        camera: Of the site.
+        gaps_per_min: ``[R]`` rate of stretches without a tracked face.
+    """
+
+    effects: EffectFile
+    camera: Camera
+    gaps_per_min: NDArray[np.float64]
 
 
 def simulate_series(
-    parameters: Mapping[str, NDArray[np.float64]], random: Randomness, camera: Camera
+    parameters: Mapping[str, NDArray[np.float64]], random: Randomness, scene: Scene
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Feature series of R recordings and where they were measured.
 
     Args:
-        parameters: ``[R]`` standardised value of each of :data:`simulation.effects.PARAMETERS`.
+        parameters: ``[R]`` standardised value of each parameter of the file of effects.
         random: The recordings' random numbers.
-        camera: Of the site.
+        scene: Effects, camera and lost faces.
 
     Returns:
         ``[R, L, F]`` float32 in the units of the schema, and ``[R, L, F]`` bool.
     """
     z = {name: value.astype(np.float32) for name, value in parameters.items()}
-    columns = _columns(_move(z, random, camera), random, camera)
-    shape = (len(random.rest), random.samples, len(BEHAVIOUR.names))
-    values = np.empty(shape, dtype=np.float32)
+    episodes = simulate_events(
+        z, random.events, scene.effects, gaps_per_min=scene.gaps_per_min.astype(np.float32)
+    )
+    events = {kind: one.course(random.samples) for kind, one in episodes.items()}
+    columns = _columns(_move(z, events, random, scene), random, scene.camera)
+    by_column = np.empty((len(columns), len(random.rest), random.samples), dtype=np.float32)
     for index, spec in enumerate(BEHAVIOUR.features):
-        np.clip(columns[spec.name], spec.low, spec.high, out=values[..., index])
-    return values, _mask(random, camera)
+        np.clip(columns[spec.name], spec.low, spec.high, out=by_column[index])
+    # Turned around at once: half the time of writing one column after another in its place.
+    values = np.ascontiguousarray(by_column.transpose(1, 2, 0))
+    return values, _mask(events[GAP] > 0.1, random)
 
 
 def _columns(move: _Movement, random: Randomness, camera: Camera) -> dict[str, Array]:
@@ -298,7 +266,11 @@ def _columns(move: _Movement, random: Randomness, camera: Camera) -> dict[str, A
         "dimple": 0.03 + move.dimple,
         # MediaPipe hardly moves cheekSquint on real faces; a trunk must not lean on it.
         "cheek": 0.004 * move.smile**2,
-        "lip_press": 0.10 + 0.06 * random.resting("press") - 0.3 * move.jaw + 0.1 * move.frown,
+        "lip_press": 0.10
+        + 0.06 * random.resting("press")
+        - 0.3 * move.jaw
+        + 0.1 * move.frown
+        + 0.6 * move.press,
     }
     shown = {name: (course + noise[name]).clip(0, 1) for name, course in shown.items()}
     twins = {
@@ -357,9 +329,8 @@ def _speeds(
     }
 
 
-def _mask(random: Randomness, camera: Camera) -> NDArray[np.bool_]:
+def _mask(lost: NDArray[np.bool_], random: Randomness) -> NDArray[np.bool_]:
     """``[R, L, F]``: no face in gaps, nothing past the end, no speed without a sample before."""
-    lost = draw_events("gap", random, EventShape(camera.gaps_per_min, 1.0, 1.0, 0.1)) > 0.1
     clip = BEHAVIOUR.steps
     stop = random.samples - (random.end * 0.6 * clip).astype(np.int64)
     seen = ~lost & (np.arange(random.samples) < stop[:, None])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import zlib
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared_models.consortium import INSTRUMENTS
-from simulation.cohort import BELOW_THRESHOLD, SEVERITY_SHARE, SimulatedRecording
+from simulation.cohort import SimulatedRecording
 from simulation.commands import BehaviourCommand, draw_episodes
-from simulation.effects import EFFECTS, PARAMETERS, Covariates, draw_parameters
+from simulation.course import hours_of, severity_scale
+from simulation.effect_file import PARAMETERS, EffectFile, shipped_effects
+from simulation.effects import Covariates, draw_parameters
 
 Array = NDArray[np.float64]
 
@@ -19,10 +21,11 @@ def command_for(
     recording: SimulatedRecording,
     *,
     instrument: str = "phq9",
+    effects: EffectFile | None = None,
     duration_s: float = 20.0,
     rate_hz: float = 25.0,
 ) -> BehaviourCommand:
-    """Commands of the video of a recording: the effects of :data:`simulation.effects.EFFECTS`.
+    """Commands of the video of a recording, moved by the same effects as the feature cohort.
 
     The personal baseline is that of the subject, whatever the visit. A portrait shows less than
     the feature cohort: it has no contempt, and the gaps and the noise are those of the tracker.
@@ -30,10 +33,11 @@ def command_for(
     Args:
         recording: What is to be shown.
         instrument: Key of :data:`shared_models.consortium.INSTRUMENTS` that scored it.
+        effects: What moves behaviour; None for those that ship.
         duration_s: Length of the video.
         rate_hz: Frames per second.
     """
-    z = _parameters(recording, instrument)
+    z = _parameters(recording, instrument, effects or shipped_effects())
     rng = _stream(recording.recording_id)
     times = np.arange(max(1, round(duration_s * rate_hz))) / rate_hz
     ramp = 0.45 * np.exp(-0.4 * z["tempo"])
@@ -64,22 +68,20 @@ def command_for(
     )
 
 
-def _parameters(recording: SimulatedRecording, instrument: str) -> dict[str, float]:
-    low, high, threshold = INSTRUMENTS[instrument]
-    severity_z = (recording.severity - threshold) / (SEVERITY_SHARE * (high - low))
+def _parameters(
+    recording: SimulatedRecording, instrument: str, effects: EffectFile
+) -> dict[str, float]:
+    scale = severity_scale(instrument, effects)
     covariates = Covariates(
-        severity_z=np.array([severity_z + BELOW_THRESHOLD]),
+        severity_z=scale.standardise(np.array([recording.severity])),
         age_years=np.array([float(recording.age_years)]),
         female=np.array([float(recording.sex == "female")]),
+        hour=hours_of([datetime.fromisoformat(recording.recorded_at)]),
+        medication=np.array([float(recording.treatment == "medication")]),
     )
-    person = _stream(recording.subject_id).standard_normal((1, len(EFFECTS) + 1))
-    visit = _stream(f"visit of {recording.recording_id}").standard_normal((1, len(EFFECTS)))
-    drawn = draw_parameters(
-        covariates,
-        [effect.severity_d for effect in EFFECTS],
-        person_noise=person,
-        visit_noise=visit,
-    )
+    person = _stream(recording.subject_id).standard_normal((1, len(PARAMETERS) + 1))
+    visit = _stream(f"visit of {recording.recording_id}").standard_normal((1, len(PARAMETERS)))
+    drawn = draw_parameters(covariates, effects, person_noise=person, visit_noise=visit)
     return {name: float(drawn[name][0]) for name in PARAMETERS}
 
 

@@ -10,7 +10,15 @@ from typer.models import OptionInfo
 
 from shared_models.console import CommandLine, InputError, Screen, report_errors
 from simulation.comparison.command import compare
-from simulation.options import EngineName, ModeName, TrainableName, require_new
+from simulation.effect_pages.command import show_effects
+from simulation.options import (
+    EffectsOption,
+    EngineName,
+    ModeName,
+    TrainableName,
+    read_effects,
+    require_new,
+)
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -70,6 +78,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
         bool, typer.Option("--importance", help="Also sum which behaviours move the scores.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything, noise included.")] = 0,
+    effects: EffectsOption = None,
     out: Annotated[Path, typer.Option(help="New folder for all that is made.")] = Path("study"),
     json: Annotated[bool, typer.Option("--json", help="Last line: one object.")] = False,
 ) -> None:
@@ -93,6 +102,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
             engine=engine.value,
             workers=workers,
             importance=importance,
+            effects=read_effects(effects),
         )
         design = with_mitigation(design, mitigate or (), planted_bias)
     except ValueError as error:
@@ -109,6 +119,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter an option
 
 
 app.command()(compare)
+app.command("effects")(show_effects)
 
 
 @app.command()
@@ -118,6 +129,7 @@ def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
     sites: Annotated[int, typer.Option(min=1, help="Number of sites.")] = 8,
     subjects: Annotated[int, typer.Option(min=1, help="Subjects at each site.")] = 100,
     seed: Annotated[int, typer.Option(min=0, help="Fixes everything.")] = 0,
+    effects: EffectsOption = None,
     video: Annotated[
         bool, typer.Option("--video", help="Render a face video for each recording instead.")
     ] = False,
@@ -138,6 +150,7 @@ def cohort(  # noqa: PLR0913, PLR0917 - one parameter an option
         network="behaviour_net",
         trainable="head",
         seed=seed,
+        effects=read_effects(effects),
     )
     out.mkdir(parents=True, exist_ok=True)
     with _progress(screen) as on_progress:

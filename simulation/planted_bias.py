@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.effects import PARAMETERS, Covariates
+from simulation.effect_file import PARAMETERS
+from simulation.effects import Covariates
 
 Array = NDArray[np.float64]
 

@@ -86,11 +86,13 @@ def _load_clips(design: PretrainingDesign) -> tuple[Tensor, Tensor, Tensor]:
         sites=design.sites,
         subjects_per_site=design.subjects_per_site,
         seed=design.seed,
-        effects_spread=0.5,
+        effects_spread=1.0,
     )
     values, masks, scores = [], [], []
     for site in generate_cohort(cohort):
         for recording, features in zip(site.recordings, site.features, strict=True):
+            if recording.rejected_for:
+                continue
             values.append(BEHAVIOUR.normalise(features.values, features.mask))
             masks.append(features.mask)
             scores.append(np.full(len(features.values), recording.score, np.float32))

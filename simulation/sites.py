@@ -10,6 +10,7 @@ from pathlib import Path
 from client.site import Site, init_site, prepare_identity
 from client.site_template import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from client.storage.store import FeatureStore, StoredRecording
+from client.storage.stored_recording import StoredReason
 from privacy.vault import Vault
 from server.signing import ready_signing_key
 from server.study_file import render_study
@@ -20,6 +21,7 @@ from simulation.cohort import SimulatedRecording, SiteCohort
 
 CONSORTIUM_FILE = "consortium.toml"
 SITES_FOLDER = "sites"
+REJECTED = "The simulated camera saw a face in too few frames."
 
 
 def found_consortium(  # noqa: PLR0913 - a study, its sites, and who is told
@@ -95,17 +97,19 @@ def write_recordings(
 
 
 def store_features(site: Site, cohort: SiteCohort) -> None:
-    """Put a cohort's features into the site's encrypted store."""
+    """Put a cohort's features and verdicts into the site's encrypted store."""
     vault = Vault(site.storage_key)
     store = FeatureStore(site.paths.store, vault, site_id=site.id, durable=False)
     provenance = {"schema_digest": BEHAVIOUR.digest, "source": "simulated cohort"}
     for recording, features in zip(cohort.recordings, cohort.features, strict=True):
+        code = recording.rejected_for
         store.put(
             StoredRecording(
                 recording_id=recording.recording_id,
                 subject_id=recording.subject_id,
-                verdict="accepted",
+                verdict="rejected" if code else "accepted",
+                reasons=(StoredReason(code, REJECTED),) if code else (),
                 provenance=dict(provenance),
             ),
-            features=features,
+            features=None if code else features,
         )

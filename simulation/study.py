@@ -31,6 +31,7 @@ from shared_models.consortium import (
 )
 from shared_models.networks import NETWORKS
 from simulation.cohort import CohortDesign, generate_cohort
+from simulation.effect_file import EffectFile, shipped_effects
 from simulation.open_files import allow_open_files
 from simulation.sites import (
     CONSORTIUM_FILE,
@@ -77,6 +78,7 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
     engine: Engine = "local",
     workers: int = 1,
     importance: bool = False,
+    effects: EffectFile | None = None,
 ) -> StudyDesign:
     """The study that ``vultus-simulate run`` describes.
 
@@ -98,7 +100,9 @@ def design_study(  # noqa: PLR0913 - one option of the command line each
         privacy=PrivacyConfig(mode=mode, target_epsilon=epsilon),
         fairness=fairness,
     )
-    cohort = CohortDesign(sites=sites, subjects_per_site=subjects, seed=seed)
+    cohort = CohortDesign(
+        sites=sites, subjects_per_site=subjects, seed=seed, effects=effects or shipped_effects()
+    )
     return StudyDesign(config, cohort, engine, workers)
 
 
@@ -167,7 +171,10 @@ def write_video_cohort(
         write_recordings(site.paths.recordings, own.recordings, files=files)
         for recording, file in zip(own.recordings, files, strict=True):
             command = command_for(
-                recording, instrument=design.cohort.instrument, duration_s=video_s
+                recording,
+                instrument=design.cohort.instrument,
+                effects=design.cohort.drawn_effects(),
+                duration_s=video_s,
             )
             render_video(command, site.folder / file)
             done += 1

@@ -120,7 +120,7 @@ def judge_severity(learners: Sequence[Learner], cohort: CohortDesign) -> Figures
     """
     severity: dict[str, list[float]] = {}
     for site in generate_cohort(cohort):
-        for recording in site.recordings:
+        for recording in (r for r in site.recordings if not r.rejected_for):
             severity.setdefault(recording.subject_id, []).append(recording.severity)
     truth = [
         np.array([np.mean(severity[s.subject_id]) for s in learner.dataset.held_out])

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared_models.console import InputError, Screen, report_errors
-from simulation.options import ModeName, TrainableName, require_new
+from simulation.options import (
+    EffectsOption,
+    ModeName,
+    TrainableName,
+    read_effects,
+    require_new,
+)
 
 if TYPE_CHECKING:
     from server.intervals import Estimate
@@ -50,6 +56,15 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
     trainable: Annotated[
         TrainableName, typer.Option(help="Train the head on the shipped trunk, or everything.")
     ] = TrainableName.HEAD,
+    effects: EffectsOption = None,
+    vary_effects: Annotated[
+        bool,
+        typer.Option(
+            "--vary-effects",
+            help="Draw each cohort's effects from what is not known about them, so that the "
+            "intervals hold that too.",
+        ),
+    ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="Cohorts; intervals are over them.")] = 5,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: one for each core.")
@@ -75,7 +90,15 @@ def compare(  # noqa: PLR0913, PLR0917 - one parameter an option
     from simulation.progress import show_progress
 
     try:
-        base = Setting(sites, subjects, rounds, trainable.value, heterogeneity)
+        base = Setting(
+            sites,
+            subjects,
+            rounds,
+            trainable.value,
+            heterogeneity,
+            effects=read_effects(effects),
+            effects_spread=float(vary_effects),
+        )
         varied, values, epsilons = _read_sweep(vary, epsilon or [])
         arms = choose_arms(epsilons, [one.value for one in modes], leave_one_out=leave_one_out)
         settings = [base.varied(varied, value) for value in values] if varied else [base]

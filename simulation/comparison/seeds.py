@@ -66,8 +66,10 @@ class Comparison:
     reachable: Estimate
 
     def to_json(self) -> dict[str, object]:
-        """Plain values, for ``--json`` and for files beside the page."""
-        return asdict(self)
+        """Plain values, for ``--json`` and for files beside the page; of the effects the digest."""
+        told = asdict(self)
+        told["setting"]["effects"] = self.setting.effects.digest
+        return told
 
 
 def compare(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast, get_args
 
 from privacy.secure_sum import MIN_COHORT
 from shared_models.consortium import Mode
+from simulation.effect_file import EffectFile, shipped_effects
 from simulation.study import StudyDesign, design_study
 
 Family = Literal["pooled", "local", "federated", "federated_dp", "leave_one_site_out"]
@@ -61,6 +62,9 @@ class Setting:
         rounds: Rounds of training, for every way.
         trainable: ``head`` or ``all``.
         heterogeneity: Multiplies all differences between the sites; 1 is the cohort as described.
+        effects: What moves behaviour, severity and scores.
+        effects_spread: 1 draws each cohort's effects from what is not known about them, 0 takes
+            them as they are.
     """
 
     sites: int = 8
@@ -68,6 +72,8 @@ class Setting:
     rounds: int = 30
     trainable: Literal["head", "all"] = "head"
     heterogeneity: float = 1.0
+    effects: EffectFile = field(default_factory=shipped_effects, repr=False)
+    effects_spread: float = 0.0
 
     def varied(self, what: Varied, value: float) -> Setting:
         """The setting with another number of sites, subjects or rounds, or other differences.
@@ -103,8 +109,12 @@ class Setting:
             network="behaviour_net",
             trainable=self.trainable,
             seed=seed,
+            effects=self.effects,
         )
-        return replace(design, cohort=replace(design.cohort, site_scale=self.heterogeneity))
+        cohort = replace(
+            design.cohort, site_scale=self.heterogeneity, effects_spread=self.effects_spread
+        )
+        return replace(design, cohort=cohort)
 
     def check(self, arms: Sequence[Arm]) -> None:
         """Refuse a setting that some way cannot be trained in.

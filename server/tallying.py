@@ -9,7 +9,6 @@ import numpy as np
 from privacy.secure_sum import FloatArray
 from server.groups import BY_SITE, Cell
 from shared_models.consortium import TALLY_SENSITIVITY, ConsortiumConfig
-from shared_models.importance import IMPORTANCE
 from shared_models.messages import TallyReply
 from shared_models.tallies import GroupTally
 
@@ -75,7 +74,7 @@ def summed_tallies(
 
 def expected_cells(config: ConsortiumConfig, server_round: int) -> list[Cell]:
     """Groups of subjects that are to be measured after a round."""
-    cells = [cell for cell in config.tally_groups(server_round) if cell[0] != IMPORTANCE]
+    cells = list(config.subject_groups(server_round))
     if server_round == config.training.rounds:
         groups = [cell for cell in cells if cell[0] in WITHIN_SITES]
         cells += [("site", entry.id) for entry in config.sites]

@@ -325,6 +325,10 @@ class ConsortiumConfig:
             for group in groups[attribute]:
                 yield attribute, group
 
+    def subject_groups(self, server_round: int) -> Iterator[tuple[str, str]]:
+        """Those of the cells that are groups of subjects, each with histograms of its scores."""
+        return (cell for cell in self.tally_groups(server_round) if cell[0] != IMPORTANCE)
+
 
 def _plan(
     privacy: PrivacyConfig, *, target_epsilon: float, sensitivity: float, steps: int, sites: int

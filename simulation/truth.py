@@ -72,7 +72,7 @@ def _by_group(
     pooled = pool_scores(scores)
     table = {}
     config = learners[0].config
-    for attribute, group in config.tally_groups(config.training.rounds):
+    for attribute, group in config.subject_groups(config.training.rounds):
         chosen = pooled.members(attribute, group)
         table[attribute, group] = _figures(_select(pooled, chosen))
     for learner, own in zip(learners, scores, strict=True):

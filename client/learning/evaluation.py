@@ -14,7 +14,6 @@ from client.learning.training import embed_subjects, restore_scores
 from privacy.noise import NoiseSource
 from privacy.plan import PrivacyPlan
 from shared_models.consortium import ConsortiumConfig
-from shared_models.importance import IMPORTANCE
 from shared_models.networks import BehaviourNet
 from shared_models.tallies import Float64Array, SubjectScores, count_tally, largest_error
 
@@ -61,8 +60,7 @@ def tally_table(
     return np.stack(
         [
             count_tally(scores, attribute, group, bins=config.fairness.bins, error_limit=limit).sums
-            for attribute, group in config.tally_groups(server_round)
-            if attribute != IMPORTANCE
+            for attribute, group in config.subject_groups(server_round)
         ]
     )
 

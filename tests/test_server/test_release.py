@@ -174,8 +174,9 @@ def test_the_page_shows_the_figures_of_the_released_model_and_says_so() -> None:
     chosen = make_report(evaluations=corrected, release=Release(1, "The best <worst> group."))
     assert (chosen.released_round, chosen.final) == (1, first.fairness)
     page = render_page(chosen)
-    assert "Released is the model of round 1. The best &lt;worst&gt; group." in page
-    assert "log-odds \N{MINUS SIGN} 0.25 (standard errors 0.10 and 0.20)" in page
+    assert "Released is the model of round 1." in page
+    assert "The best &lt;worst&gt; group." in page
+    assert "intercept \N{MINUS SIGN}0.25 (standard error 0.20)" in page
     assert RunReport.from_json(chosen.to_json()) == chosen
 
 
@@ -185,5 +186,6 @@ def test_the_page_says_why_nothing_was_corrected() -> None:
     left = replace(KNOWN, is_applied=False, why="noise <alone>")
     first, last = report.evaluations
     page = render_page(make_report(evaluations=(first, replace(last, recalibration=left))))
-    assert "were not recalibrated: noise &lt;alone&gt;." in page
+    assert "were not recalibrated." in page
+    assert "noise &lt;alone&gt;" in page
     assert "Released is" not in page

@@ -9,7 +9,7 @@ from shared_models.networks import BehaviourNet, make_network
 from shared_models.weights import digest_weights
 
 FEATURES = len(BEHAVIOUR.features)
-TRUNK_AND_ZERO_HEAD = "94dca9faad65a6a34d8c5d00f491eb7705ea1a841c5960a2ab0425a6f59e30b1"
+TRUNK_AND_ZERO_HEAD = "a50932ad57281f27c81fb701fa5743ecf5c1130bec7e1a24eb3467e4a2005047"
 
 
 def make_clips(clips: int, steps: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -17,7 +17,8 @@ from server.history import RunReport
 from server.signing import model_file
 from simulation.cli import app
 from simulation.cohort import CohortDesign, generate_site
-from simulation.effects import EFFECTS, PARAMETERS, Covariates
+from simulation.effect_file import PARAMETERS, shipped_effects
+from simulation.effects import Covariates, effect_matrix
 from simulation.mitigation_options import read_planted_bias, read_weight, with_mitigation
 from simulation.planted_bias import PlantedBias
 from simulation.study import StudyDesign, design_study, run_study
@@ -137,10 +138,15 @@ def test_a_planted_bias_changes_the_group_and_nobody_else() -> None:
 
 
 def test_a_planted_bias_reverses_what_it_names_and_keeps_the_rest() -> None:
+    nothing = np.zeros(3)
     covariates = Covariates(
-        severity_z=np.zeros(3), age_years=np.array([59.0, 60.0, 80.0]), female=np.array([1, 1, 0])
+        severity_z=nothing,
+        age_years=np.array([59.0, 60.0, 80.0]),
+        female=np.array([1, 1, 0]),
+        hour=nothing,
+        medication=nothing,
     )
-    effects = np.array([effect.severity_d for effect in EFFECTS])
+    effects = effect_matrix(shipped_effects())[0]
     bias = PlantedBias(from_age_years=60, parameters=("smile_rate",))
     changed = bias.apply(effects, covariates)
     place = PARAMETERS.index("smile_rate")

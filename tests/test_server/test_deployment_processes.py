@@ -122,14 +122,21 @@ def test_run_in_a_folder_of_somebody_elses_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def gates(starter: psutil.Process, before: set[int]) -> list[psutil.Process]:
+    """Children of the starter that hold a server app since then."""
+    young = [child for child in starter.children() if child.pid not in before]
+    return [child for child in young if "server.app_gate" in child.cmdline()]
+
+
 def test_run_is_healthy_while_it_lasts_and_its_token_stands_on_no_command_line(
     coordinator: Running, health: HealthStub, engine: Engine
 ) -> None:
-    run = start_run(coordinator.workspace, engine)
     starter = coordinator.child("server.app_starter")
-    wait_for(starter.children, seconds=60, what="the server app")
-    [app] = starter.children()
-    wait_for(lambda: "server.app_gate" in app.cmdline(), seconds=20, what="its command line")
+    # The app of the run before may still be on its way out.
+    before = {child.pid for child in starter.children()}
+    run = start_run(coordinator.workspace, engine)
+    wait_for(lambda: gates(starter, before), seconds=80, what="the server app")
+    [app] = gates(starter, before)
     assert [word for word in app.cmdline() if word.startswith("--")] == [
         *("--runtime-api-address", "--root-certificates", "--bundle", "--runs", "--parent-pid")
     ]

@@ -159,9 +159,10 @@ def draw_sites(sites: Sequence[SiteCohort]) -> Figure:
     stillness = [_noise(site) for site in sites]
     depth = [site.profile.camera.blink_seen for site in sites]
     lost = [
-        np.mean([1 - f.mask[:, :BEFORE_THE_END, 0].mean() for f in site.features]) for site in sites
+        float(np.mean([1 - f.mask[:, :BEFORE_THE_END, 0].mean() for f in site.features]))
+        for site in sites
     ]
-    failed = [np.mean([bool(r.rejected_for) for r in site.recordings]) for site in sites]
+    failed = [float(np.mean([bool(r.rejected_for) for r in site.recordings])) for site in sites]
     titles = ("noise of corner height", "part of a blink seen", "samples without a face",
               "recordings rejected")  # fmt: skip
     for axes, title, values in zip(panels, titles, (stillness, depth, lost, failed), strict=True):

@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from client.approval.pending import note_refusal
 from client.service.bundle_gate import BundleGate, install_gate
@@ -17,6 +20,9 @@ from client.service.ended_runs import drop_ended_requests
 from client.service.pacing import pace_supernode
 from privacy.audit import AuditLog
 from shared_models.pacing import Pace
+
+FAILED = 1
+logger = logging.getLogger("vultus.site")
 
 NOT_AUTHENTIC = ("/v1/fleet/", "401 Unauthorized")
 """What the line of a request holds whose signature the coordinator does not accept."""
@@ -40,7 +46,29 @@ def main(arguments: list[str]) -> None:
     # Last of all: nothing of the engine runs before the gate stands.
     supernode = importlib.import_module("flwr.supernode.cli.flower_supernode")
     sys.argv = ["flower-supernode", *engine_arguments]
-    supernode.flower_supernode()
+    end_with(supernode.flower_supernode)
+
+
+def end_with(serve: Callable[[], None]) -> NoReturn:
+    """End this process with what it serves, whatever threads are left.
+
+    An answer that the engine does not expect, such as a 500 of a coordinator whose disk is full,
+    ends its loop by an exception. Its other threads would go on: the site would look alive, be
+    counted as online, and never ask for a message again. Ended, it is started again.
+    """
+    status = FAILED
+    try:
+        serve()
+        status = 0
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else FAILED
+    except Exception:
+        logger.exception("The engine's loop ended; this process is started again")
+    finally:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _tell_refusals() -> None:

@@ -40,8 +40,8 @@ class HalfOfTheNoise(TenthOfTheNoise):
 class WithoutClipping(SubjectDPOptimizer):
     """Adds whatever gradient a subject has."""
 
-    def accumulate(self, loss):
-        torch._foreach_add_(self.sums, torch.autograd.grad(loss, self._trained))
+    def accumulate(self, loss, share=1.0):
+        torch._foreach_add_(self.sums, torch.autograd.grad(loss, self._trained), alpha=share)
 
 
 def clips_as_subjects(subjects, sample_rate, noise):

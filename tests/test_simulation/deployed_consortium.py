@@ -272,8 +272,8 @@ def extract_videos(found: Deployment, videos: Path, model: Path) -> None:
 def show_severity(name: str, severity: float) -> BehaviourCommand:
     """The behaviour of one person at this severity."""
     visit = SimulatedRecording(
-        recording_id=f"p4-{name}",
-        subject_id="p4",
+        recording_id=f"p38-{name}",
+        subject_id="p38",
         recorded_at=RECORDED_AT,
         age_years=45,
         sex="female",

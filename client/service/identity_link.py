@@ -43,6 +43,17 @@ class IdentityLink:
         if not self.path.exists():
             self.point()
 
+    def stamp(self) -> tuple[int, int] | None:
+        """Tells whether the link leads to another key than before; None if it leads nowhere.
+
+        A key that is only put in another place keeps its stamp.
+        """
+        try:
+            key = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return key.st_ino, key.st_mtime_ns
+
     def switch(self) -> bool:
         """Lead to the other key; False if there is none."""
         self.mend()

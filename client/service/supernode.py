@@ -130,6 +130,7 @@ class _Connection:
     def __post_init__(self) -> None:
         self.health = self.plan.health
         self.refusals = RefusalWatch(self.plan.state)
+        self.signed_with = self.plan.identity.stamp()
         folder = self.plan.site_toml.parent
         files = (self.plan.site_toml, folder / APPROVALS_FILE, folder / CONSORTIUM_FILE)
         self.agreement = AgreementWatch(files, lambda: _agreed(self.plan))
@@ -176,8 +177,14 @@ class _Connection:
         self.began, self.connected, self.silent = time.time(), False, False
         self.plan.identity.mend()
         refused = NOT_AUTHENTIC in death.output or NOT_ACTIVATED in death.output
+        before, self.signed_with = self.signed_with, self.plan.identity.stamp()
+        if refused and before not in {None, self.signed_with}:
+            # The roster with the new key came over the very session that the old key had opened.
+            self.screen.say("The site's key was renewed meanwhile; connecting with the new one.")
+            return
         if refused and self.plan.identity.switch() and not self.tried_other_key:
             self.tried_other_key = True
+            self.signed_with = self.plan.identity.stamp()
             self.screen.say("The coordinator does not know this key; trying the renewed one.")
             return
         if NOT_AUTHENTIC in death.output:

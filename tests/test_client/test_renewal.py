@@ -319,6 +319,21 @@ def test_refused_site_tries_its_renewed_key_before_it_gives_up(site, told):
     assert link.path.resolve().name == "identity"
 
 
+@pytest.mark.parametrize("told", [UNKNOWN, WITHDRAWN])
+def test_site_whose_key_took_over_under_an_open_session_connects_with_the_new_one(
+    site, workspace, told
+):
+    request_renewal(site)
+    plan = plan_service(open_site(site.folder))
+    plan.identity.point(plan.identity_key)
+    connection = _Connection(plan, Screen())
+    follow_roster(open_site(site.folder), let_coordinator_renew(workspace, site))
+    assert not plan.identity.has_choice
+    connection.note_death(death(told))
+    with pytest.raises(CommandError, match=r"identity\.pub|clocks may differ"):
+        connection.note_death(death(told))
+
+
 def test_site_without_a_renewed_key_gives_up_at_once(site):
     with pytest.raises(CommandError, match=r"identity\.pub"):
         _Connection(plan_service(site), Screen()).note_death(death())

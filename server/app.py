@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from privacy.plan import PrivacyPlan
 from server.bundle import RUN_FOLDER
 from server.checkpoints import CheckpointError, CheckpointStore, make_durable
-from server.history import Release, RunReport, SitePrivacy
+from server.history import Release, RunReport, SitePrivacy, report_on
 from server.models.beginning import first_network
 from server.pacing import pace_server_app
 from server.progress import Progress, read_progress, write_progress
@@ -114,31 +114,18 @@ def _make_report(
 ) -> RunReport:
     consortium = strategy.consortium
     config = consortium.config
-    plan, tally_plan = config.training_plan(), config.tally_plan()
+    plan = config.training_plan()
     training_s = math.fsum(report.seconds for report in strategy.rounds)
     epsilon_sum, epsilon_site = _epsilons(strategy, plan)
     release = None if failure else choose_release(strategy.evaluations, config.mitigation)
-    return RunReport(
+    return report_on(consortium)(
         run_id=strategy.run_id,
-        study_name=config.study.name,
-        instrument=config.study.instrument,
-        threshold=config.study.score_range[2],
-        score_range=config.study.score_range,
-        mode=plan.mode,
-        target_epsilon=plan.target_epsilon,
-        delta=plan.delta,
-        noise_multiplier=plan.released_noise_multiplier,
-        max_grad_norm=plan.max_grad_norm,
-        tally_noise_multiplier=tally_plan.released_noise_multiplier,
-        fairness_epsilon=tally_plan.target_epsilon,
         epsilon_sum=epsilon_sum,
         epsilon_site=epsilon_site,
         rounds=tuple(strategy.rounds),
         evaluations=tuple(strategy.evaluations),
         sites=_site_privacy(strategy),
-        min_cell=config.fairness.min_cell,
         weights_digest=_released_digest(strategy, release),
-        consortium_digest=consortium.digest,
         versions={
             "vultus": version("vultus"),
             "flwr": version("flwr"),

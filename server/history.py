@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, PlainSerializer, TypeAdapter
@@ -18,7 +19,7 @@ from server.groups import OVERALL, Cell
 from server.importance import ImportanceReport, measure_importance, split_importance
 from server.recalibration import Recalibration, fit_recalibration
 from server.reliability import ReliabilityBin, measure_reliability
-from shared_models.consortium import Mode
+from shared_models.consortium import Consortium, Mode
 from shared_models.tallies import GroupTally, sum_tallies
 
 NOTICE = "Research software: no output is a diagnosis."
@@ -272,3 +273,25 @@ class RunReport:
 @functools.cache
 def _adapter() -> TypeAdapter[RunReport]:
     return TypeAdapter(RunReport)
+
+
+def report_on(consortium: Consortium) -> partial[RunReport]:
+    """A report that holds the terms of its study; what happened in the run is to be added."""
+    config = consortium.config
+    plan, tally_plan = config.training_plan(), config.tally_plan()
+    return partial(
+        RunReport,
+        study_name=config.study.name,
+        instrument=config.study.instrument,
+        threshold=config.study.score_range[2],
+        score_range=config.study.score_range,
+        mode=plan.mode,
+        target_epsilon=plan.target_epsilon,
+        delta=plan.delta,
+        noise_multiplier=plan.released_noise_multiplier,
+        max_grad_norm=plan.max_grad_norm,
+        tally_noise_multiplier=tally_plan.released_noise_multiplier,
+        fairness_epsilon=tally_plan.target_epsilon,
+        min_cell=config.fairness.min_cell,
+        consortium_digest=consortium.digest,
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from server.checkpoints import Checkpoint, CheckpointStore
-from server.history import RunReport
+from server.history import RunReport, report_on
 from server.report import page_name, render_page, write_pages, write_report
 from server.run_folder import load_present
 from server.runs import REPORT_JSON, Run, RunEnd
@@ -54,34 +54,21 @@ def unfinished_report(run: Run) -> RunReport:
     consortium = load_present(run.folder)
     checkpoint = CheckpointStore(run.folder).read() or _before_the_first(consortium)
     end, config = run.end, consortium.config
-    plan, tally_plan = config.training_plan(), config.tally_plan()
+    plan = config.training_plan()
     epsilon_sum, epsilon_site = training_epsilons(
         plan,
         checkpoint.rounds,
         summed=checkpoint.sums.get("train", []),
         tolerated=config.privacy.tolerated_dropouts,
     )
-    return RunReport(
+    return report_on(consortium)(
         run_id=checkpoint.run_id or run.name,
-        study_name=config.study.name,
-        instrument=config.study.instrument,
-        threshold=config.study.score_range[2],
-        score_range=config.study.score_range,
-        mode=plan.mode,
-        target_epsilon=plan.target_epsilon,
-        delta=plan.delta,
-        noise_multiplier=plan.released_noise_multiplier,
-        max_grad_norm=plan.max_grad_norm,
-        tally_noise_multiplier=tally_plan.released_noise_multiplier,
-        fairness_epsilon=tally_plan.target_epsilon,
         epsilon_sum=epsilon_sum if checkpoint.rounds else None,
         epsilon_site=epsilon_site if checkpoint.rounds else None,
         rounds=checkpoint.rounds,
         evaluations=checkpoint.evaluations,
         sites=site_privacy(config, checkpoint.rounds, checkpoint.epsilon_by_site),
-        min_cell=config.fairness.min_cell,
         weights_digest=checkpoint.rounds[-1].weights_digest if checkpoint.rounds else "",
-        consortium_digest=consortium.digest,
         versions={"vultus": version("vultus")},
         status=_status(end),
         status_detail=end.detail if end else "",

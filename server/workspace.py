@@ -21,7 +21,6 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,6 +34,7 @@ from server.signing import ready_signing_key
 from server.study_file import with_coordinator
 from shared_models.console import InputError
 from shared_models.consortium import Consortium, load_consortium
+from shared_models.hosts import is_loopback
 from shared_models.roster import ROSTER_FILE, Roster, RosterError, SiteEntry, reread_roster
 from shared_models.toml import STRICT, load_toml
 
@@ -274,13 +274,3 @@ def create_workspace(
     # Last: its presence is what makes the folder a coordinator's.
     write_atomic(folder / SETTINGS_FILE, settings.encode())
     return open_workspace(folder)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or interface reaches this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

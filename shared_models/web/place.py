@@ -7,10 +7,10 @@ import ssl
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 
 from shared_models.console import InputError
+from shared_models.hosts import is_loopback
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 HTTP_PORT, HTTPS_PORT = 80, 443
@@ -114,16 +114,6 @@ def choose_place(place: Place, *, without_tls: bool) -> Place:
         msg = f"Expected --name with --host {place.host}: the name by which browsers reach it."
         raise InputError(msg)
     return place
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an interface reaches this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_wildcard(host: str) -> bool:
